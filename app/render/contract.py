@@ -1,0 +1,98 @@
+"""The renderer contract: a renderer turns local files into one local video file.
+
+A renderer knows nothing of tasks, of the store or of our HTTP layer. It is told about local paths, it reports how far
+it is, and it raises `CodedError` where something fails. This module imports no torch, so that the service can read
+names and capabilities without loading a framework.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel
+
+
+class Phase(StrEnum):
+    """What an attempt is doing. The progress clock allows each phase its own time without movement."""
+
+    LOAD = "load"
+    FETCH = "fetch"
+    ANALYSE = "analyse"
+    RENDER = "render"
+    ENCODE = "encode"
+
+
+class Cancelled(Exception):
+    """Raised by `Progress.report` inside the renderer when the task was asked to stop. Let it pass through."""
+
+
+class Progress(Protocol):
+    """How a renderer tells that it moves, and learns that it should stop."""
+
+    def report(self, phase: Phase, done: int, total: int) -> None:
+        """Say that `done` of `total` units (frames, samples, bytes; 0 total = unknown) of `phase` are finished.
+
+        Call it at least once per batch of frames; it costs about a microsecond. Raises `Cancelled`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RenderJob:
+    """What to render. All paths are local and readable; `output_dir` is empty and belongs to this attempt alone."""
+
+    source: Path
+    audio: Path
+    output_dir: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source_sha256: str = ""
+    """Content hash of `source` (lower-case hex) where it is known: the key of the analysis cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderResult:
+    """A finished file inside the job's `output_dir`, and how it came about."""
+
+    path: Path
+    frames: int
+    fps: float
+    duration_s: float
+    width: int
+    height: int
+    seconds: float
+    """Wall time of the render itself, without imports and model loading."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds spent per stage; stages overlap in time, so that they may add up to more than `seconds`."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-ready observations, e.g. `{"frames_without_face": 3, "analysis_cached": true}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a renderer can take. Read in the service process, before any slot is involved."""
+
+    sources: frozenset[Literal["image", "video"]]
+    options: type[BaseModel]
+    """Pydantic model of the options (extra fields forbidden). Its module must not import torch."""
+    needs_cuda: bool = False
+
+
+class Renderer(ABC):
+    """Base class of all renderers. One object lives in one slot process and renders one job at a time."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def load(self, device: str) -> None:
+        """Load models onto `device` (`"cpu"`, `"cuda:0"`). Called once per process, before the first render."""
+
+    @abstractmethod
+    def render(self, job: RenderJob, progress: Progress) -> RenderResult:
+        """Render `job` into `job.output_dir`. Raises `CodedError` for a known failure, `Cancelled` when told to stop.
+
+        It may be called again after any exception but one that its failure row says kills the process.
+        """

@@ -1,0 +1,60 @@
+"""The renderers that exist, by name, without importing any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from app.render.contract import Capabilities, Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class RendererEntry:
+    """Where a renderer lives: `capabilities` as `module:name` (imports no torch) and `factory` as `module:name`."""
+
+    name: str
+    capabilities: str
+    factory: str
+
+
+BUILT_IN = {
+    "warp": RendererEntry("warp", "app.render.warp.options:CAPABILITIES", "app.render.warp.renderer:WarpRenderer"),
+}
+
+
+class UnknownRenderer(LookupError):
+    """No renderer of that name is installed."""
+
+
+def _resolve(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _entry(name: str) -> RendererEntry:
+    try:
+        return BUILT_IN[name]
+    except KeyError:
+        raise UnknownRenderer(f"There is no renderer {name!r}; there are: {', '.join(sorted(BUILT_IN))}.") from None
+
+
+def capabilities(name: str) -> Capabilities:
+    """The capabilities of renderer `name`. Raises `UnknownRenderer`."""
+    return cast(Capabilities, _resolve(_entry(name).capabilities))
+
+
+def create(name: str) -> Renderer:
+    """A new renderer object, not yet loaded. Imports its framework. Raises `UnknownRenderer`."""
+    return cast(Renderer, _resolve(_entry(name).factory)())
+
+
+def validate_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` completed with the defaults of renderer `name`. Raises `UnknownRenderer`, pydantic's `ValidationError`."""
+    model: type[BaseModel] = capabilities(name).options
+    return model.model_validate(options).model_dump(mode="json")
+
+
+__all__ = ["BUILT_IN", "UnknownRenderer", "ValidationError", "capabilities", "create", "validate_options"]

@@ -1,0 +1,173 @@
+"""What the rest of the service asks of a store. Another database joins by passing the conformance suite.
+
+All methods are safe to call from any thread and return only when the write is durable. Methods that an event loop
+calls have an `a`-prefixed coroutine twin, which does not block the loop. Every write of an attempt takes its `Claim`
+and raises `StaleClaim` when that attempt is no longer the task's current one, leaving everything as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from app.store.records import (
+    Artifact,
+    AttemptEnd,
+    CancelOutcome,
+    Claim,
+    Created,
+    EventRecord,
+    IdempotencyKey,
+    NewTask,
+    Page,
+    QueueStats,
+    TaskFilter,
+    TaskRecord,
+    UploadRecord,
+)
+
+
+class StaleClaim(Exception):
+    """A write of an attempt that is no longer current: it was refused and changed nothing."""
+
+
+class IdempotencyConflict(Exception):
+    """The key was used before with another request."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"This idempotency key belongs to another request (task {task_id}).")
+
+
+class QueueFull(Exception):
+    """The limit of waiting tasks is reached; nothing was written."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"The queue holds its limit of {limit} waiting tasks.")
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be read or written now (locked, read-only, disk full); nothing was written."""
+
+
+Listener = Callable[[Sequence[EventRecord]], None]
+"""Called after a commit, in the writer's thread, with the events of that commit. Must be quick and must not raise."""
+
+
+class Store(Protocol):
+    """The durable truth about tasks."""
+
+    # -- callers ----------------------------------------------------------------------------------------------
+    async def acreate(
+        self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None
+    ) -> Created:
+        """Write task, idempotency key and first event in one durable commit.
+
+        Raises `IdempotencyConflict`, `QueueFull` (more than `max_waiting` QUEUED and RETRY_WAIT tasks), `StoreUnavailable`.
+        """
+
+    async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
+        """The task that `key` already made, None if there is none. Raises `IdempotencyConflict`."""
+
+    async def aget(self, task_id: str) -> TaskRecord | None:
+        """One task with its attempts."""
+
+    async def alist(self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50) -> Page:
+        """Tasks newest first, without attempts. Raises ValueError for a cursor that is not ours."""
+
+    async def acancel(self, task_id: str, reason: str = "") -> CancelOutcome:
+        """Cancel at once if the task does not run, else set the flag that its attempt will see."""
+
+    async def aqueue(self) -> QueueStats:
+        """The queue now."""
+
+    async def aqueue_position(self, task: TaskRecord) -> int | None:
+        """How many runnable tasks go before this one (0 = next); None if it does not wait for a slot."""
+
+    async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        """Events with an id above `after`, oldest first, of one task or of all."""
+
+    async def aput_upload(self, upload: UploadRecord) -> None:
+        """Remember an upload whose file is already durable."""
+
+    async def aget_upload(self, upload_id: str) -> UploadRecord | None:
+        """An upload that has not expired."""
+
+    # -- the dispatcher and the attempts (threads) ---------------------------------------------------------------
+    def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
+        """Take the best-ranked runnable task in one statement: RUNNING, attempt + 1, lease, attempt row, event.
+
+        Skips tasks that are not due. None when there is nothing to run or the queue is paused.
+        """
+
+    def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:
+        """Push the lease further and return the task as it is (the cancel flag!). Raises `StaleClaim`."""
+
+    def succeed(
+        self,
+        claim: Claim,
+        artifact: Artifact,
+        *,
+        served_by: str,
+        degraded: bool = False,
+        quality: dict[str, Any] | None = None,
+        stages: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        """RUNNING -> SUCCEEDED with the artifact, in one commit. Raises `StaleClaim`."""
+
+    def end_attempt(
+        self,
+        claim: Claim,
+        end: AttemptEnd,
+        *,
+        error: dict[str, Any] | None,
+        retry_at: float | None = None,
+        backoff_ms: int | None = None,
+        postmortem: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        """Close the attempt without a result: to RETRY_WAIT (charged), FAILED, QUEUED (free) or CANCELLED.
+
+        Where the task's cancel flag is set, `retry` and `requeue` become `cancel`. Raises `StaleClaim`.
+        """
+
+    def expire_waiting(self, now: float | None = None) -> list[TaskRecord]:
+        """Fail waiting tasks whose start deadline or deadline has passed, with DEADLINE_EXCEEDED."""
+
+    def rescue_expired(self) -> list[TaskRecord]:
+        """Return tasks whose lease ran out to QUEUED, free of charge (to CANCELLED if that was asked)."""
+
+    def take_back(self, owner: str) -> list[TaskRecord]:
+        """At a restart: the same for every task leased to `owner`, at once."""
+
+    def next_due(self) -> float | None:
+        """The next moment at which a waiting task becomes runnable or a lease or waiting deadline expires."""
+
+    def get(self, task_id: str) -> TaskRecord | None:
+        """As `aget`, for threads."""
+
+    def queue(self) -> QueueStats:
+        """As `aqueue`, for threads."""
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause or resume claiming, durably."""
+
+    # -- housekeeping ---------------------------------------------------------------------------------------------
+    def expired_uploads(self) -> list[UploadRecord]:
+        """Uploads past their time; a content that a live task or another upload needs is not the caller's to delete."""
+
+    def delete_uploads(self, ids: Sequence[str]) -> None:
+        """Forget uploads."""
+
+    def blobs_in_use(self, sha256: Sequence[str]) -> set[str]:
+        """Those of the given contents that an upload or a non-terminal task refers to."""
+
+    def subscribe(self, listener: Listener) -> None:
+        """Add a listener for committed events."""
+
+    def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the database answers."""
+
+    def close(self) -> None:
+        """Finish pending writes and close all connections."""

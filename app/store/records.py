@@ -1,0 +1,203 @@
+"""What goes into the store and what comes out of it: plain immutable records, times in epoch seconds (UTC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.tasks.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class InputRef:
+    """One input of a task: a file in the content-addressed blob store, and what the probe found in it."""
+
+    uri: str
+    """What the caller wrote (`upload:...`, `file:///...`, `https://...`) or `multipart:<file name>`."""
+    sha256: str
+    bytes: int
+    name: str
+    """A file name for people; never used as a path."""
+    media: dict[str, Any] = field(default_factory=dict)
+    """`app.media.info.MediaInfo` as a dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A checked request, ready to be written."""
+
+    source: InputRef
+    audio: InputRef
+    renderer: str | None = None
+    fallback: str = "any"
+    options: dict[str, Any] = field(default_factory=dict)
+    priority: int = 5
+    not_before: float | None = None
+    start_deadline_at: float | None = None
+    deadline_at: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    client: str = ""
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's key and the fingerprint (SHA-256, hex) of the request that came with it."""
+
+    key: str
+    client: str
+    fingerprint: str
+    ttl_s: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published result file. `path` is relative to the data directory."""
+
+    path: str
+    sha256: str
+    bytes: int
+    duration_s: float
+    width: int
+    height: int
+    fps: float
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt as it is kept: started, ended, and why it ended."""
+
+    n: int
+    tier: str
+    slot: str
+    device: str
+    started_at: float
+    ended_at: float | None = None
+    outcome: str | None = None
+    """`succeeded`, `failed`, `cancelled`, `interrupted`, or None while it runs."""
+    error: dict[str, Any] | None = None
+    """`{code, message, hint, detail}`."""
+    backoff_ms: int | None = None
+    postmortem: dict[str, Any] | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task as the store knows it."""
+
+    id: str
+    status: Status
+    priority: int
+    source: InputRef
+    audio: InputRef
+    renderer: str | None
+    fallback: str
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    client: str
+    trace_id: str
+    created_at: float
+    enqueued_at: float
+    not_before: float | None
+    start_deadline_at: float | None
+    deadline_at: float | None
+    started_at: float | None
+    finished_at: float | None
+    attempt: int
+    """Number of the current or last attempt, 0 before the first: the fence."""
+    retries: int
+    """Retries charged so far (interruptions are free)."""
+    retry_at: float | None
+    retry_reason: str | None
+    cancel_requested_at: float | None
+    error: dict[str, Any] | None
+    output: Artifact | None
+    served_by: str | None
+    degraded: bool
+    quality: dict[str, Any] | None
+    lease_owner: str | None
+    lease_expires_at: float | None
+    last_event_id: int
+    attempts: tuple[AttemptRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The answer to a create: `replayed` when the idempotency key already had this task."""
+
+    task: TaskRecord
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run one attempt of one task. Every write of the attempt carries it."""
+
+    task: TaskRecord
+    attempt: int
+    owner: str
+    lease_expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One durable event. `id` grows over all tasks; `status` is the task's status after it."""
+
+    id: int
+    task_id: str
+    type: str
+    status: Status
+    attempt: int
+    at: float
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list; None means any."""
+
+    status: tuple[Status, ...] | None = None
+    renderer: str | None = None
+    client: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, newest first; `next_cursor` is None on the last."""
+
+    tasks: tuple[TaskRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """The queue at one moment."""
+
+    by_status: dict[Status, int]
+    runnable: int
+    """QUEUED or due RETRY_WAIT tasks that could start now."""
+    scheduled: int
+    """QUEUED tasks whose `not_before` lies ahead, and RETRY_WAIT tasks not yet due."""
+    oldest_runnable_at: float | None
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """A stored upload. Several ids may share one content."""
+
+    id: str
+    sha256: str
+    bytes: int
+    name: str
+    created_at: float
+    expires_at: float
+
+
+CancelOutcome = Literal["cancelled", "requested", "already_terminal", "unknown"]
+AttemptEnd = Literal["retry", "fail", "requeue", "cancel"]

@@ -1,0 +1,87 @@
+"""The small shared-memory block of a slot: heartbeat and progress, written by the child, read by the service.
+
+Layout (little endian, 64 bytes): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64,
+total u64, attempt u64, child pid u64, reserved u64. Every field is one aligned 8-byte word, which x86-64 and ARM64
+write whole; the reader tolerates a done/total pair of two neighbouring reports.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from multiprocessing import shared_memory
+
+from app.render.contract import Phase
+
+PHASES = tuple(Phase)
+SIZE = 64
+_WORD = struct.Struct("<Q")
+_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID = (index * 8 for index in range(7))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at a slot's block. `beats` and `moves` only ever grow; compare two readings to see life and movement."""
+
+    beats: int
+    moves: int
+    phase: Phase
+    done: int
+    total: int
+    attempt: int
+    pid: int
+
+
+class ProgressBlock:
+    """One slot's block. The service creates and unlinks it; the child attaches by name."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self._memory = shared_memory.SharedMemory(name=name, create=name is None, size=SIZE)
+        assert self._memory.buf is not None
+        self._words = self._memory.buf
+        self._owner = name is None
+        self.name = self._memory.name
+
+    def _put(self, offset: int, value: int) -> None:
+        _WORD.pack_into(self._words, offset, value)
+
+    def _get(self, offset: int) -> int:
+        return int(_WORD.unpack_from(self._words, offset)[0])
+
+    def beat(self, pid: int) -> None:
+        """Child: one heartbeat."""
+        self._put(_PID, pid)
+        self._put(_BEAT, self._get(_BEAT) + 1)
+
+    def begin(self, attempt: int) -> None:
+        """Child: a new attempt starts, in phase load, with nothing done."""
+        self._put(_ATTEMPT, attempt)
+        self.move(PHASES[0], 0, 0)
+
+    def move(self, phase: Phase, done: int, total: int) -> None:
+        """Child: the work moved."""
+        self._put(_PHASE, PHASES.index(phase))
+        self._put(_TOTAL, max(total, 0))
+        self._put(_DONE, max(done, 0))
+        self._put(_MOVES, self._get(_MOVES) + 1)
+
+    def read(self) -> Reading:
+        """Service: what the child last wrote."""
+        phase = PHASES[min(self._get(_PHASE), len(PHASES) - 1)]
+        return Reading(
+            beats=self._get(_BEAT),
+            moves=self._get(_MOVES),
+            phase=phase,
+            done=self._get(_DONE),
+            total=self._get(_TOTAL),
+            attempt=self._get(_ATTEMPT),
+            pid=self._get(_PID),
+        )
+
+    def close(self) -> None:
+        """Detach; the owner also removes the block from the system. Safe to repeat."""
+        self._words.release()
+        self._memory.close()
+        if self._owner:
+            self._owner = False
+            self._memory.unlink()

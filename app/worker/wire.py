@@ -1,0 +1,104 @@
+"""The messages between the service and a slot's process: one tagged union per direction, JSON on a pipe.
+
+Paths travel over the pipe, never tensors. JSON, not pickle: a frame that a dying child left half written is an error
+that is seen, never an object that is believed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Run(msgspec.Struct, tag="run", frozen=True):
+    """Service -> child: render this attempt."""
+
+    task_id: str
+    attempt: int
+    renderer: str
+    source: str
+    source_sha256: str
+    audio: str
+    output_dir: str
+    options: dict[str, Any]
+
+
+class Cancel(msgspec.Struct, tag="cancel", frozen=True):
+    """Service -> child: stop this attempt at the next progress report; ignored if another one runs by now."""
+
+    task_id: str
+    attempt: int
+
+
+class Stop(msgspec.Struct, tag="stop", frozen=True):
+    """Service -> child: leave, with exit code 0, once no attempt runs."""
+
+
+class Ready(msgspec.Struct, tag="ready", frozen=True):
+    """Child -> service: models are loaded on `device`; `load_s` seconds from process start."""
+
+    device: str
+    load_s: float
+    versions: dict[str, str]
+
+
+class StartFailed(msgspec.Struct, tag="start_failed", frozen=True):
+    """Child -> service: the process cannot serve; it exits after this."""
+
+    code: str
+    message: str
+    hint: str
+    detail: dict[str, Any]
+
+
+class Started(msgspec.Struct, tag="started", frozen=True):
+    """Child -> service: the renderer has been entered."""
+
+    task_id: str
+    attempt: int
+
+
+class Finished(msgspec.Struct, tag="finished", frozen=True):
+    """Child -> service: the file is written (not yet checked, not published)."""
+
+    task_id: str
+    attempt: int
+    path: str
+    frames: int
+    fps: float
+    duration_s: float
+    width: int
+    height: int
+    seconds: float
+    stages: dict[str, float]
+    facts: dict[str, Any]
+
+
+class Failed(msgspec.Struct, tag="failed", frozen=True):
+    """Child -> service: the attempt failed with a code; `detail` may hold type and traceback of an unknown error."""
+
+    task_id: str
+    attempt: int
+    code: str
+    message: str
+    hint: str
+    detail: dict[str, Any]
+
+
+Command = Run | Cancel | Stop
+Event = Ready | StartFailed | Started | Finished | Failed
+
+_command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+encode = msgspec.json.Encoder().encode
+
+
+def decode_command(frame: bytes) -> Command:
+    """The command in `frame`. Raises `msgspec.DecodeError` (or its `ValidationError`) for anything else."""
+    return _command_decoder.decode(frame)
+
+
+def decode_event(frame: bytes) -> Event:
+    """The event in `frame`. Raises `msgspec.DecodeError` (or its `ValidationError`) for anything else."""
+    return _event_decoder.decode(frame)
