@@ -52,7 +52,7 @@ def create(name: str) -> Renderer:
 
 
 def validate_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` completed with the defaults of renderer `name`. Raises `UnknownRenderer`, pydantic's `ValidationError`."""
+    """`options` completed with the defaults of renderer `name`. Raises `UnknownRenderer`, `ValidationError`."""
     model: type[BaseModel] = capabilities(name).options
     return model.model_validate(options).model_dump(mode="json")
 

@@ -64,7 +64,8 @@ class Store(Protocol):
     ) -> Created:
         """Write task, idempotency key and first event in one durable commit.
 
-        Raises `IdempotencyConflict`, `QueueFull` (more than `max_waiting` QUEUED and RETRY_WAIT tasks), `StoreUnavailable`.
+        Raises `IdempotencyConflict`, `QueueFull` (more than `max_waiting` tasks QUEUED or in RETRY_WAIT),
+        `StoreUnavailable`.
         """
 
     async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
