@@ -1,0 +1,152 @@
+"""Every number the service runs on, in one place.
+
+Values come from flags, then `GREENROOM_*` variables, then a TOML file, then the defaults below; `greenroom config`
+prints what is in force and where it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+ENV_PREFIX = "GREENROOM_"
+CONFIG_VARIABLE = "GREENROOM_CONFIG"
+DEFAULT_CONFIG_FILE = Path("greenroom.toml")
+
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the setting, where it was set, and what is wrong."""
+
+
+class Settings(BaseSettings):
+    """All settings. Times in seconds, sizes in bytes, unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    # -- where it listens and where it keeps things
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path("greenroom-data")
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # -- slots
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    slots: PositiveInt | None = Field(
+        None, description="Slot processes: by default one per CUDA device, or one per two cores on the CPU."
+    )
+    threads_per_slot: PositiveInt | None = Field(
+        None, description="torch threads of one slot; by default the cores shared evenly."
+    )
+    tier_renderer: str = Field("warp", description="The renderer that the slots load.")
+    template_cache_bytes: PositiveInt = 512 * 1024**2
+    worker_start_timeout_s: Positive = 180.0
+
+    # -- inputs
+    media_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    allow_private_addresses: bool = False
+    max_input_bytes: PositiveInt = 2 * 1024**3
+    max_input_pixels: PositiveInt = 50_000_000
+    max_input_side: PositiveInt = 16_384
+    max_source_s: Positive = 3600.0
+    max_audio_s: Positive = 3600.0
+    upload_ttl_s: Positive = 7 * 86_400.0
+    fetch_connect_timeout_s: Positive = 2.0
+    fetch_read_timeout_s: Positive = 10.0
+    fetch_total_timeout_s: Positive = 120.0
+    probe_timeout_s: Positive = 20.0
+    probe_memory_bytes: PositiveInt = 1024**3
+    probe_concurrency: PositiveInt = 2
+
+    # -- the queue
+    max_waiting: PositiveInt = 100_000
+    idempotency_ttl_s: Positive = 86_400.0
+    max_wait_time_s: Positive = Field(6 * 3600.0, description="Deadline of a task that names none of its own.")
+
+    # -- leases, health, retries (numbers from the origin)
+    lease_s: Positive = 30.0
+    health_interval_s: Positive = 5.0
+    health_strikes: PositiveInt = 3
+    phase_load_s: Positive = 180.0
+    phase_fetch_s: Positive = 120.0
+    phase_analyse_s: Positive = 60.0
+    phase_render_s: Positive = 60.0
+    phase_encode_s: Positive = 60.0
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    backoff_cap_s: Positive = 60.0
+    cancel_grace_s: Positive = Field(2.0, description="How long a render may take to yield before it is killed.")
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 20.0
+
+    @field_validator("media_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """The settings in force and, for each, where it came from (`flag`, `GREENROOM_X`, a file's path, `default`)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    unknown_variables: tuple[str, ...]
+    """`GREENROOM_*` variables that name no setting: most likely a typing error."""
+
+
+def _config_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
+    named = explicit or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError(f"The configuration file {named} does not exist.")
+        return named
+    return DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.is_file() else None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}") from error
+
+
+def _from_environment() -> dict[str, Any]:
+    values = EnvSettingsSource(Settings)()
+    return {name: value for name, value in values.items() if name in Settings.model_fields}
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> LoadedSettings:
+    """Read all sources. `flags` that are None count as not given. Raises `ConfigError`."""
+    path = _config_file(config, os.environ)
+    sources = (
+        ({name: value for name, value in (flags or {}).items() if value is not None}, lambda _name: "flag"),
+        (_from_environment(), lambda name: f"{ENV_PREFIX}{name.upper()}"),
+        (_from_file(path), lambda _name: str(path)),
+    )
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for found, origin in reversed(sources):
+        values.update(found)
+        origins.update({name: origin(name) for name in found})
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, item['loc']))} (from {origins.get(str(item['loc'][0]), 'unknown')}): {item['msg']}"
+            for item in error.errors()
+        ]
+        raise ConfigError("The configuration cannot be used: " + "; ".join(lines)) from error
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    unknown = tuple(sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known))
+    return LoadedSettings(settings, origins, unknown)
