@@ -49,6 +49,7 @@ class Settings(BaseSettings):
         None, description="torch threads of one slot; by default the cores shared evenly."
     )
     tier_renderer: str = Field("warp", description="The renderer that the slots load.")
+    rehearsals: bool = Field(False, description="Offer the renderer that fails on cue. Never on a public service.")
     template_cache_bytes: PositiveInt = 512 * 1024**2
     worker_start_timeout_s: Positive = 180.0
 
@@ -58,8 +59,7 @@ class Settings(BaseSettings):
     max_input_bytes: PositiveInt = 2 * 1024**3
     max_input_pixels: PositiveInt = 50_000_000
     max_input_side: PositiveInt = 16_384
-    max_source_s: Positive = 3600.0
-    max_audio_s: Positive = 3600.0
+    max_input_s: Positive = 3600.0
     upload_ttl_s: Positive = 7 * 86_400.0
     fetch_connect_timeout_s: Positive = 2.0
     fetch_read_timeout_s: Positive = 10.0

@@ -40,6 +40,9 @@ class Progress(Protocol):
         Call it at least once per batch of frames; it costs about a microsecond. Raises `Cancelled`.
         """
 
+    def check(self) -> None:
+        """Look at the cancel flag without moving the progress clock, e.g. while waiting. Raises `Cancelled`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
@@ -51,6 +54,8 @@ class RenderJob:
     options: Mapping[str, Any] = field(default_factory=dict)
     source_sha256: str = ""
     """Content hash of `source` (lower-case hex) where it is known: the key of the analysis cache."""
+    attempt: int = 1
+    """How many times this work has been begun, this time included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class Renderer(ABC):
     """Base class of all renderers. One object lives in one slot process and renders one job at a time."""
 
     name: ClassVar[str]
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        """`settings` are the renderer's own, from the configuration (for `warp`: `cache_dir`, `cache_bytes`)."""
+        self.settings = dict(settings)
 
     @abstractmethod
     def load(self, device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
@@ -22,6 +23,9 @@ class RendererEntry:
 
 BUILT_IN = {
     "warp": RendererEntry("warp", "app.render.warp.options:CAPABILITIES", "app.render.warp.renderer:WarpRenderer"),
+    "rehearsal": RendererEntry(
+        "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
+    ),
 }
 
 
@@ -46,9 +50,9 @@ def capabilities(name: str) -> Capabilities:
     return cast(Capabilities, _resolve(_entry(name).capabilities))
 
 
-def create(name: str) -> Renderer:
-    """A new renderer object, not yet loaded. Imports its framework. Raises `UnknownRenderer`."""
-    return cast(Renderer, _resolve(_entry(name).factory)())
+def create(name: str, settings: Mapping[str, str] | None = None) -> Renderer:
+    """A new renderer object, not yet loaded, with its own settings. Imports its framework. Raises `UnknownRenderer`."""
+    return cast(Renderer, _resolve(_entry(name).factory)(settings or {}))
 
 
 def validate_options(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""The janitor: removes what no cleanup scope could, because its process is gone or its time is up.
+
+At start and on a timer. It only removes what nobody can need: directories of this node's attempts at start, results
+that no task points to, and uploads and blobs that are past their time and out of use.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from app.store.interface import Store, StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+ORPHAN_AGE_S = 3600.0
+"""A file younger than this may belong to a request or an attempt that has not committed yet."""
+
+
+class Janitor:
+    """Sweeps one data directory."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        attempts_dir: Path,
+        results_dir: Path,
+        sweep_blobs: Callable[[], int],
+        interval_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`attempts_dir` is this node's own; `sweep_blobs` removes contents out of use and returns how many."""
+        self._store = store
+        self._attempts_dir = attempts_dir
+        self._results_dir = results_dir
+        self._sweep_blobs = sweep_blobs
+        self._interval_s = interval_s
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def sweep_start(self) -> None:
+        """Before any attempt of this node runs: whatever lies in its attempts directory is left over."""
+        for path in self._attempts_dir.glob("*"):
+            shutil.rmtree(path, ignore_errors=True)
+            log.info("leftover_attempt_removed", path=path.name)
+
+    def start(self) -> None:
+        """Sweep on a timer, the first time at once, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.sweep()
+            except StoreUnavailable as error:
+                log.warning("janitor_postponed", reason=str(error))
+            except Exception:
+                log.exception("janitor_failed")
+            if self._stop.wait(self._interval_s):
+                return
+
+    def sweep(self) -> None:
+        """One round."""
+        expired = self._store.expired_uploads()
+        if expired:
+            self._store.delete_uploads([upload.id for upload in expired])
+            log.info("uploads_expired", count=len(expired))
+        if removed := self._sweep_blobs():
+            log.info("blobs_removed", count=removed)
+        for path in self._old_files(self._results_dir):
+            if not self._is_published(path):
+                path.unlink(missing_ok=True)
+                log.info("leftover_removed", path=f"{path.parent.name}/{path.name}")
+
+    def _old_files(self, folder: Path) -> Iterator[Path]:
+        limit = self._clock() - ORPHAN_AGE_S
+        for path in folder.glob("*/*"):
+            try:
+                if path.is_file() and path.stat().st_mtime < limit:
+                    yield path
+            except FileNotFoundError:
+                continue
+
+    def _is_published(self, path: Path) -> bool:
+        task = self._store.get(path.parent.name)
+        return task is not None and task.output is not None and Path(task.output.path).name == path.name

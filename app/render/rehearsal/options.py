@@ -1,0 +1,74 @@
+"""Options of the rehearsal renderer. Imports no torch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.render.contract import Capabilities, Phase
+from app.retry.taxonomy import FailureCode
+
+
+class Fault(StrEnum):
+    """What goes wrong, at the phase and frame that the options name."""
+
+    NONE = "none"
+    RAISE = "raise"
+    """Raise `code` (a failure code) or `exception` (a Python type, `module.Name`) with `message`."""
+    EXIT = "exit"
+    """Leave the process with `exit_code`, without a word."""
+    KILL = "kill"
+    """SIGKILL itself."""
+    STOP = "stop"
+    """SIGSTOP itself: the process is there and does nothing."""
+    BLOCK_GIL = "block_gil"
+    """Block for ever in C code that holds the interpreter's lock."""
+    BLOCK = "block"
+    """Block for ever, with heartbeats going on."""
+    STALL = "stall"
+    """Stop moving but look at the cancel flag: alive, answering, not working."""
+    IGNORE_CANCEL = "ignore_cancel"
+    """Go on rendering and swallow every cancellation."""
+    FALSE_DONE = "false_done"
+    """Report 100 % and then fail."""
+    LEAVE_BEHIND = "leave_behind"
+    """Start a child process and write files, then die with SIGKILL."""
+    UNPLAYABLE = "unplayable"
+    """Say that it is finished with a file that is no video."""
+    SHORT = "short"
+    """Say that it is finished with a video of half the length."""
+    MUTE = "mute"
+    """Say that it is finished with a video without sound."""
+
+
+class RehearsalOptions(BaseModel):
+    """A rehearsal: which fault, where, in how many attempts. Without a fault it makes a small moving picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fault: Fault = Fault.NONE
+    phase: Phase = Phase.RENDER
+    frame: Annotated[int, Field(ge=0)] = 0
+    """The fault comes before this frame of the render phase (ignored for other phases)."""
+    times: Annotated[int, Field(ge=1)] | None = None
+    """The fault comes in the first so many attempts; null: always."""
+    exception: str | None = None
+    code: FailureCode | None = None
+    message: str = ""
+    exit_code: Annotated[int, Field(ge=0, le=255)] = 1
+    frame_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Seconds that each frame takes."""
+    fps: Annotated[float, Field(ge=1, le=60)] = 25.0
+    size: Annotated[int, Field(ge=16, le=1024, multiple_of=2)] = 64
+    """Width and height of the picture, pixels."""
+
+    @model_validator(mode="after")
+    def _raise_needs_a_cause(self) -> RehearsalOptions:
+        if self.fault is Fault.RAISE and (self.exception is None) == (self.code is None):
+            raise ValueError("fault 'raise' needs either 'exception' or 'code'")
+        return self
+
+
+CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=RehearsalOptions)

@@ -1,0 +1,54 @@
+"""What to do after a failed attempt: a pure decision from the failure table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from app.retry.backoff import Uniform, seed_backoff
+from app.retry.taxonomy import Failure, FailureCode
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`end` of the attempt as the store knows it; `backoff_s` counts for a retry; `reason` is for the log."""
+
+    end: Literal["retry", "fail", "requeue", "cancel"]
+    backoff_s: float
+    reason: str
+
+
+def decide(
+    failure: Failure,
+    *,
+    earlier: Sequence[FailureCode],
+    retries: int,
+    max_retries: int,
+    now: float,
+    deadline_at: float | None,
+    cap_s: float = 60.0,
+    uniform: Uniform = random.uniform,
+) -> Decision:
+    """Decide what follows `failure`.
+
+    `earlier` are the codes of this task's failed attempts before, `retries` the retries charged so far over all
+    causes. A retry that could only start past `deadline_at` (epoch seconds) is not scheduled.
+    """
+    policy = failure.policy
+    if failure.code is FailureCode.CANCELLED:
+        return Decision("cancel", 0.0, "cancelled")
+    if policy.retries is None:
+        return Decision("requeue", 0.0, f"{failure.code} is free of charge")
+    same = sum(code == failure.code for code in earlier)
+    if policy.retries == 0:
+        return Decision("fail", 0.0, f"{failure.code} is not retried")
+    if same >= policy.retries:
+        return Decision("fail", 0.0, f"{failure.code} was retried {same} times, its limit")
+    if retries >= max_retries:
+        return Decision("fail", 0.0, f"all {max_retries} retries are used")
+    backoff = seed_backoff(same + 1, policy.first_delay_s, cap_s=cap_s, uniform=uniform)
+    if deadline_at is not None and now + backoff >= deadline_at:
+        return Decision("fail", 0.0, "the deadline would pass before the next try")
+    return Decision("retry", backoff, f"{failure.code}, retry {retries + 1} of {max_retries}")

@@ -1,0 +1,370 @@
+"""The composition root: builds all parts and owns the order in which they start and stop.
+
+Start: node identity, store, HTTP socket, probe sandbox, slots. Stop (SIGTERM, SIGINT): claim nothing more, give running
+attempts a grace period while HTTP still answers, put the rest back into the queue, end all processes, close the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from app.api.app import create_app
+from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
+from app.cleanup.janitor import ORPHAN_AGE_S, Janitor
+from app.config import Settings
+from app.health.clocks import Limits
+from app.intake.blobs import BlobStore
+from app.intake.fetch import FetchLimits
+from app.intake.resolve import Intake, IntakeSettings
+from app.media.info import MediaLimits
+from app.media.sandbox import Sandbox
+from app.render import registry
+from app.render.contract import Phase
+from app.store.interface import StoreUnavailable
+from app.store.records import Claim, EventRecord, InputRef, QueueStats
+from app.store.sql import SqlStore, open_store
+from app.telemetry.logs import configure_logging, relay_worker_line
+from app.telemetry.metrics import Metrics
+from app.worker.attempt import Attempt, AttemptSettings
+from app.worker.devices import NoCudaDevice, plan_slots
+from app.worker.dispatcher import ClaimTerms, Dispatcher
+from app.worker.node import Node
+from app.worker.pool import LocalPool, Slot, SlotState
+from app.worker.publish import RESULTS
+from app.worker.settle import Settler
+
+log = structlog.get_logger(__name__)
+
+REHEARSAL = "rehearsal"
+DATABASE = "greenroom.db"
+SERVICE_FILE = "service.json"
+_JANITOR_S = 600.0
+_KEEP_ALIVE_S = 15
+_HTTP_GRACE_S = 5
+"""Open requests (long polls, downloads) get this long once the attempts are settled."""
+
+
+class _Live:
+    """What the API and the metrics may see of the pool: reads memory only."""
+
+    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._store = store
+
+    def progress(self, task_id: str) -> LiveProgress | None:
+        attempt = self._dispatcher.attempt_of(task_id)
+        if attempt is None or (look := attempt.look_if_there()) is None:
+            return None
+        eta = None
+        if look.phase == Phase.RENDER and 0 < look.done <= look.total:
+            eta = (time.monotonic() - attempt.began) * (look.total - look.done) / look.done
+        return LiveProgress(look.phase, look.done, look.total, eta)
+
+    def slots(self) -> list[SlotView]:
+        running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}
+        return [self._view(slot, running.get(slot.name)) for slot in self._pool.slots()]
+
+    def _view(self, slot: Slot, attempt: Attempt | None) -> SlotView:
+        process = slot.process
+        busy = slot.state is SlotState.BUSY and attempt is not None
+        return SlotView(
+            name=slot.name,
+            state=slot.state.value,
+            device=slot.plan.device,
+            task_id=attempt.claim.task.id if busy and attempt else None,
+            attempt=attempt.claim.attempt if busy and attempt else None,
+            pid=process.pid if process is not None else None,
+            since=slot.since,
+        )
+
+    def queue(self) -> QueueStats:
+        return self._store.queue()
+
+    def slot_states(self) -> Mapping[str, int]:
+        states = [slot.state for slot in self._pool.slots()]
+        return {state.value: states.count(state) for state in SlotState}
+
+
+class _Catalogue:
+    """The renderers that requests may name here."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def sources(self, name: str) -> frozenset[str]:
+        return frozenset(registry.capabilities(name).sources)
+
+    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        return registry.validate_options(name, options)
+
+
+class _Readiness:
+    """Ready: the database answers, a slot can take work, and we are not on our way out."""
+
+    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._pool = pool
+        self._dispatcher = dispatcher
+
+    def check(self) -> tuple[bool, dict[str, Any]]:
+        database = "ok"
+        try:
+            self._store.ping()
+        except StoreUnavailable as error:
+            database = str(error)
+        ready = self._pool.ready_count()
+        slots: dict[str, Any] = {"ready": ready, "of": len(self._pool.slots())}
+        failures = {s.name: s.last_failure.message for s in self._pool.slots() if s.last_failure is not None}
+        if failures:
+            slots["failures"] = failures
+        ok = database == "ok" and ready > 0 and not self._dispatcher.draining
+        return ok, {"database": database, "slots": slots, "draining": self._dispatcher.draining}
+
+
+class Service:
+    """One service process: everything built, nothing started."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises OSError, `StoreUnavailable`, `NoCudaDevice` when the service cannot run like this."""
+        self.settings = settings
+        self.data_dir = settings.data_dir.resolve()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        plans = plan_slots(settings.device, settings.slots, settings.threads_per_slot)
+        self.node = Node(self.data_dir)
+        self.metrics = Metrics()
+        self.store = open_store(self.data_dir / DATABASE)
+        self.blobs = BlobStore(self.data_dir / "blobs")
+        self._attempts_dir = self.data_dir / "attempts" / self.node.id
+        self._attempts_dir.mkdir(parents=True, exist_ok=True)
+        tier = settings.tier_renderer
+        self.pool = LocalPool(
+            plans,
+            renderer=tier,
+            renderer_settings={
+                "cache_dir": str(self.data_dir / "cache"),
+                "cache_bytes": str(settings.template_cache_bytes),
+            },
+            run_dir=self.data_dir / "run",
+            start_timeout_s=settings.worker_start_timeout_s,
+            sink=relay_worker_line,
+            observer=self.metrics,
+            log_level=settings.log_level,
+        )
+        self._attempt_settings = AttemptSettings(
+            tier=tier,
+            renderer=tier,
+            lease_s=settings.lease_s,
+            health_interval_s=settings.health_interval_s,
+            limits=Limits(settings.health_strikes, _phase_limits(settings)),
+            cancel_grace_s=settings.cancel_grace_s,
+            attempts_dir=self._attempts_dir,
+        )
+        self._settler = Settler(
+            self.store,
+            data_dir=self.data_dir,
+            tier=tier,
+            max_retries=settings.max_retries,
+            backoff_cap_s=settings.backoff_cap_s,
+            patience_s=settings.lease_s,
+        )
+        self.dispatcher = Dispatcher(
+            self.store, self.pool, ClaimTerms(self.node.id, settings.lease_s, tier), self._make_attempt
+        )
+        self.janitor = Janitor(
+            self.store,
+            attempts_dir=self._attempts_dir,
+            results_dir=self.data_dir / RESULTS,
+            sweep_blobs=lambda: len(self.blobs.sweep(self.store.blobs_in_use, grace_s=ORPHAN_AGE_S)),
+            interval_s=_JANITOR_S,
+        )
+        self.store.subscribe(self._count_finished)
+        live = _Live(self.dispatcher, self.pool, self.store)
+        self.metrics.watch(live)
+        self.sandbox = Sandbox(
+            concurrency=settings.probe_concurrency,
+            timeout_s=settings.probe_timeout_s,
+            memory_bytes=settings.probe_memory_bytes,
+        )
+        self.intake = Intake(self.blobs, self.store, self.sandbox, _intake_settings(settings))
+        self.app = create_app(
+            ApiDependencies(
+                store=self.store,
+                intake=self.intake,
+                pool=live,
+                renderers=_Catalogue([tier, *([REHEARSAL] if settings.rehearsals and tier != REHEARSAL else [])]),
+                readiness=_Readiness(self.store, self.pool, self.dispatcher),
+                settings=ApiSettings(
+                    data_dir=self.data_dir,
+                    default_renderer=tier,
+                    max_upload_bytes=settings.max_input_bytes,
+                    max_waiting=settings.max_waiting,
+                    upload_ttl_s=settings.upload_ttl_s,
+                    idempotency_ttl_s=settings.idempotency_ttl_s,
+                    default_deadline_s=settings.max_wait_time_s,
+                ),
+                render_metrics=self.metrics.render,
+                observe_request=self.metrics.observe_request,
+            )
+        )
+
+    def _make_attempt(self, claim: Claim, slot: Slot, on_done: Any) -> Attempt:
+        return Attempt(
+            claim,
+            slot,
+            pool=self.pool,
+            store=self.store,
+            settler=self._settler,
+            observer=self.metrics,
+            locate=self._locate,
+            settings=self._attempt_settings,
+            on_done=on_done,
+        )
+
+    def _locate(self, reference: InputRef) -> Path:
+        return self.blobs.path(reference.sha256)
+
+    def _count_finished(self, events: Sequence[EventRecord]) -> None:
+        for event in events:
+            if event.status.is_terminal and event.type == f"task.{event.status.value.lower()}":
+                self.metrics.task_finished(event.status.value)
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop in order."""
+        listener = _listen(self.settings.host, self.settings.port)
+        url = _url_of(listener)
+        server = _Server(
+            uvicorn.Config(
+                self.app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_HTTP_GRACE_S,
+            )
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        http = asyncio.create_task(server.serve(sockets=[listener]))
+        http.add_done_callback(lambda _task: stop.set())
+        try:
+            await self.sandbox.start()
+            self.janitor.sweep_start()
+            await asyncio.to_thread(self.dispatcher.start)
+            self.janitor.start()
+            with _service_file(self.data_dir / SERVICE_FILE, url):
+                log.info("serving", url=url, node=self.node.id, data_dir=str(self.data_dir), pid=os.getpid())
+                await stop.wait()
+        finally:
+            log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
+            await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
+            server.should_exit = True
+            await http
+            await self.intake.close()
+            await self.sandbox.close()
+            await asyncio.to_thread(self.janitor.stop)
+
+    def close(self) -> None:
+        """Close what `__init__` opened."""
+        self.store.close()
+        self.node.release()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: this service decides when HTTP ends."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _phase_limits(settings: Settings) -> dict[str, float]:
+    return {phase.value: float(getattr(settings, f"phase_{phase.value}_s")) for phase in Phase}
+
+
+def _intake_settings(settings: Settings) -> IntakeSettings:
+    return IntakeSettings(
+        media_roots=settings.media_roots,
+        allow_private_addresses=settings.allow_private_addresses,
+        media=MediaLimits(
+            max_bytes=settings.max_input_bytes,
+            max_pixels=settings.max_input_pixels,
+            max_side=settings.max_input_side,
+            max_seconds=settings.max_input_s,
+        ),
+        fetch=FetchLimits(
+            connect_s=settings.fetch_connect_timeout_s,
+            read_s=settings.fetch_read_timeout_s,
+            total_s=settings.fetch_total_timeout_s,
+        ),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(False)
+    return listener
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def _service_file(path: Path, url: str) -> Iterator[None]:
+    """Tell other programs on this host where the service listens, while it does."""
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    part.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop. Returns the process's exit code: 0 after an orderly stop, 1 if it cannot start."""
+    configure_logging(settings.log_format, settings.log_level)
+    try:
+        service = Service(settings)
+    except (NoCudaDevice, OSError, StoreUnavailable) as error:
+        log.critical("cannot_start", reason=str(error))
+        print(f"greenroom cannot start: {error}", file=sys.stderr)
+        return 1
+    try:
+        asyncio.run(service.serve())
+    except OSError as error:
+        log.critical("cannot_start", reason=str(error))
+        return 1
+    finally:
+        service.close()
+    log.info("stopped")
+    return 0

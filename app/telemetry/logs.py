@@ -1,0 +1,59 @@
+"""Structured logs: one JSON object a line, or readable lines on a terminal, on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", level: str = "info") -> None:
+    """Set up structlog and the standard library's logging (uvicorn, alembic) to write the same lines."""
+    pretty = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    tail: list[structlog.typing.Processor] = [] if pretty else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[*shared, *tail, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tail, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.INFO)
+
+
+def relay_worker_line(slot: str, line: str) -> None:
+    """Write a line of a slot's process into the service's log: its own JSON with the slot added, other text as is."""
+    log = structlog.get_logger("app.worker.output")
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if isinstance(record, dict) and isinstance(record.get("event"), str):
+        event = record.pop("event")
+        level = record.pop("level", "info")
+        record.pop("timestamp", None)
+        record["slot"] = slot
+        getattr(log, level if level in _LEVELS else "info")(event, **record)
+    else:
+        log.info("worker_output", slot=slot, line=line)

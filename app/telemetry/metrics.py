@@ -1,0 +1,152 @@
+"""Prometheus metrics, by Prometheus' naming conventions: base units, `_total` for counters, few labels.
+
+Gauges of the queue and the slots are read when Prometheus scrapes, so that they are never stale.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app.store.interface import StoreUnavailable
+from app.store.records import QueueStats
+from app.tasks.status import Status
+
+_HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
+
+
+class StateSource(Protocol):
+    """Where the scraped gauges come from."""
+
+    def queue(self) -> QueueStats:
+        """The queue now."""
+
+    def slot_states(self) -> Mapping[str, int]:
+        """How many slots are in each state; every possible state is a key."""
+
+
+class _StateCollector(Collector):
+    def __init__(self, source: StateSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        slots = GaugeMetricFamily("greenroom_slots", "Slots by state.", labels=["state"])
+        for state, count in self._source.slot_states().items():
+            slots.add_metric([state], count)
+        yield slots
+        # A database that does not answer must not take the metrics of everything else away.
+        try:
+            queue = self._source.queue()
+        except StoreUnavailable:
+            queue = None
+        yield GaugeMetricFamily("greenroom_store_up", "1 while the database answers.", value=float(queue is not None))
+        if queue is not None:
+            yield from self._queue_metrics(queue)
+
+    def _queue_metrics(self, queue: QueueStats) -> Iterable[Metric]:
+        tasks = GaugeMetricFamily("greenroom_tasks", "Tasks in the store by status.", labels=["status"])
+        for status in Status:
+            tasks.add_metric([status.value], queue.by_status.get(status, 0))
+        yield tasks
+        depth = GaugeMetricFamily("greenroom_queue_depth", "Waiting tasks.", labels=["kind"])
+        depth.add_metric(["runnable"], queue.runnable)
+        depth.add_metric(["scheduled"], queue.scheduled)
+        yield depth
+        oldest = queue.oldest_runnable_at
+        yield GaugeMetricFamily(
+            "greenroom_queue_oldest_age_seconds",
+            "How long the oldest runnable task has waited; 0 when none waits.",
+            value=0.0 if oldest is None else max(0.0, time.time() - oldest),
+        )
+        yield GaugeMetricFamily("greenroom_queue_paused", "1 while the queue is paused.", value=float(queue.paused))
+
+
+class Metrics:
+    """All metrics of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._http = Histogram(
+            "greenroom_http_request_duration_seconds",
+            "Time from the first byte of a request to the last of its answer.",
+            ["method", "route", "status"],
+            buckets=_HTTP_BUCKETS,
+            registry=self.registry,
+        )
+        self._finished = Counter(
+            "greenroom_tasks_finished_total", "Tasks that ended, by final status.", ["status"], registry=self.registry
+        )
+        self._attempts = Histogram(
+            "greenroom_attempt_duration_seconds",
+            "Wall time of an attempt from claim to settled end.",
+            ["tier", "outcome"],
+            buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._phases = Histogram(
+            "greenroom_attempt_phase_duration_seconds",
+            "Time that successful attempts spent per phase; phases overlap.",
+            ["tier", "phase"],
+            buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._frames = Counter(
+            "greenroom_frames_rendered_total", "Frames of successful attempts.", ["tier"], registry=self.registry
+        )
+        self._restarts = Counter(
+            "greenroom_worker_restarts_total",
+            "Slot processes that were replaced.",
+            ["slot"],
+            registry=self.registry,
+        )
+        for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
+            self._finished.labels(status.value)
+
+    def watch(self, source: StateSource) -> None:
+        """Add the gauges of queue and slots."""
+        self.registry.register(_StateCollector(source))
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One finished HTTP request."""
+        self._http.labels(method, route, str(status)).observe(seconds)
+
+    def task_finished(self, status: str) -> None:
+        """One task ended."""
+        self._finished.labels(status).inc()
+
+    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
+        """One attempt is settled."""
+        self._attempts.labels(tier, outcome).observe(seconds)
+        if outcome == "succeeded":
+            for phase, spent in stages.items():
+                self._phases.labels(tier, phase).observe(spent)
+            self._frames.labels(tier).inc(frames)
+
+    def worker_restarted(self, slot: str, reason: str) -> None:  # noqa: ARG002 - the reason stands in the log
+        """One slot process was replaced."""
+        self._restarts.labels(slot).inc()
+
+    def render(self) -> tuple[bytes, str]:
+        """The page for a scrape and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+RenderMetrics = Callable[[], tuple[bytes, str]]

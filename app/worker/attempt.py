@@ -1,0 +1,274 @@
+"""One attempt, from the claim to its settled end, in a thread of its own.
+
+It hands the job to a slot's process, waits for its word, its death or an order to end, and writes the outcome under
+the claim's fence. The monitor beside it watches the clocks and gives verdicts; only this thread acts on the process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from app.cleanup.scope import CleanupScope
+from app.health.clocks import Limits, Look
+from app.health.monitor import Monitor
+from app.retry.classifier import classify_exception, classify_exit, name_exit
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.interface import Store
+from app.store.records import Claim, InputRef
+from app.worker import wire
+from app.worker.pool import LocalPool, Slot
+from app.worker.settle import Settler
+from app.worker.slot import SlotProcess
+
+log = structlog.get_logger(__name__)
+
+_HUNG = frozenset({FailureCode.WORKER_UNRESPONSIVE, FailureCode.WORKER_STALLED})
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSettings:
+    """The numbers of an attempt; seconds."""
+
+    tier: str
+    renderer: str
+    lease_s: float
+    health_interval_s: float
+    limits: Limits
+    cancel_grace_s: float
+    attempts_dir: Path
+
+
+class AttemptObserver(Protocol):
+    """What an attempt tells the telemetry."""
+
+    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
+        """An attempt is settled."""
+
+
+class Attempt:
+    """One running attempt. `run` is its thread; `order_end` may be called from any thread."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        slot: Slot,
+        *,
+        pool: LocalPool,
+        store: Store,
+        settler: Settler,
+        observer: AttemptObserver,
+        locate: Callable[[InputRef], Path],
+        settings: AttemptSettings,
+        on_done: Callable[[Attempt], None],
+    ) -> None:
+        assert slot.process is not None
+        self.claim = claim
+        self.slot = slot
+        self._process: SlotProcess = slot.process
+        self._pool = pool
+        self._store = store
+        self._settler = settler
+        self._observer = observer
+        self._locate = locate
+        self._settings = settings
+        self._on_done = on_done
+        self._output_dir = settings.attempts_dir / f"{claim.task.id}-{claim.attempt}"
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._lock = threading.Lock()
+        self._ending: Failure | None = None
+        self._closed = False
+        self._poisoned = ""
+        self._postmortem: dict[str, Any] | None = None
+        self.began = time.monotonic()
+        self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
+
+    # -- for others -------------------------------------------------------------------------------------------------
+
+    def order_end(self, failure: Failure) -> None:
+        """End this attempt for `failure`; the first order counts. Returns at once."""
+        with self._lock:
+            if self._ending is None and not self._closed:
+                self._ending = failure
+                os.write(self._wake_writer, b"x")
+
+    def look(self) -> Look:
+        """Both clocks now."""
+        reading = self._process.read()
+        return Look(
+            at=time.monotonic(),
+            beats=reading.beats,
+            moves=reading.moves,
+            phase=reading.phase.value,
+            done=reading.done,
+            total=reading.total,
+        )
+
+    def look_if_there(self) -> Look | None:
+        """As `look`, for views: None once the process has been thrown away."""
+        try:
+            return self.look()
+        except ValueError:
+            return None
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Drive the attempt to its end. Never raises."""
+        task = self.claim.task
+        structlog.contextvars.bind_contextvars(
+            task_id=task.id, attempt=self.claim.attempt, slot=self.slot.name, trace_id=task.trace_id
+        )
+        try:
+            with CleanupScope() as scope:
+                scope.add("leave the registry", self._leave)
+                scope.add("release the slot", self._release)
+                scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
+                self._output_dir.mkdir(parents=True)
+                monitor = self._monitor()
+                scope.add("stop the monitor", monitor.stop)
+                monitor.start()
+                self._settle(self._drive(), scope)
+        except Exception:
+            # The lease runs out and the task is rescued: nothing is lost, but it must be seen.
+            log.exception("attempt_thread_failed")
+
+    def _monitor(self) -> Monitor:
+        deadline_at = self.claim.task.deadline_at
+        return Monitor(
+            name=self.slot.name,
+            look=self.look,
+            renew=lambda: self._check_lease(),
+            verdict=self.order_end,
+            limits=self._settings.limits,
+            interval_s=self._settings.health_interval_s,
+            deadline=None if deadline_at is None else time.monotonic() + deadline_at - time.time(),
+        )
+
+    def _check_lease(self) -> None:
+        task = self._store.renew(self.claim, lease_s=self._settings.lease_s)
+        if task.cancel_requested_at is not None:
+            self.order_end(Failure(FailureCode.CANCELLED))
+
+    def _drive(self) -> wire.Finished | Failure:
+        """Hand over the job and wait for whatever ends it."""
+        task = self.claim.task
+        self._process.send(
+            wire.Run(
+                task_id=task.id,
+                attempt=self.claim.attempt,
+                renderer=task.renderer or self._settings.renderer,
+                source=str(self._locate(task.source)),
+                source_sha256=task.source.sha256,
+                audio=str(self._locate(task.audio)),
+                output_dir=str(self._output_dir),
+                options=task.options,
+            )
+        )
+        kill_at: float | None = None
+        while True:
+            timeout = None if kill_at is None else max(0.0, kill_at - time.monotonic())
+            ready = wait([self._process.events, self._process.sentinel, self._wake_reader], timeout)
+            if self._process.events in ready and (outcome := self._hear()) is not None:
+                return outcome
+            if self._process.sentinel in ready:
+                return self._died()
+            if self._wake_reader in ready:
+                os.read(self._wake_reader, 64)
+            if self._ending is not None and kill_at is None:
+                kill_at = self._ask_to_end(self._ending)
+            if kill_at is not None and time.monotonic() >= kill_at:
+                return self._kill()
+
+    def _hear(self) -> wire.Finished | Failure | None:
+        """One event of the child; an outcome if it ends the attempt."""
+        try:
+            event = wire.decode_event(self._process.events.recv_bytes())
+        except (EOFError, OSError):
+            return self._died() if not self._process.is_alive() else None
+        except msgspec.DecodeError as error:
+            self._poisoned = "sent a broken message"
+            return Failure(FailureCode.WORKER_CRASHED, f"The worker process sent a broken message: {error}")
+        match event:
+            case wire.Finished():
+                ending = self._ending
+                return event if ending is None or ending.code is FailureCode.INTERRUPTED else ending
+            case wire.Failed():
+                failure = Failure(FailureCode(event.code), event.message, event.hint, event.detail)
+                if failure.code is FailureCode.CANCELLED:
+                    return self._ending or failure
+                if failure.policy.kills_process:
+                    self._poisoned = failure.code
+                return self._ending or failure
+            case _:
+                return None
+
+    def _died(self) -> Failure:
+        exitcode = self._process.reap()
+        self._poisoned = name_exit(exitcode)
+        failure = classify_exit(exitcode, self._process.last_words())
+        self._postmortem = {**self._last_look(), "how": self._poisoned}
+        return self._ending or failure
+
+    def _ask_to_end(self, failure: Failure) -> float:
+        """Ask the child to yield; the moment (monotonic) from which it is killed."""
+        if failure.code in _HUNG:
+            return time.monotonic()
+        self._process.send(wire.Cancel(self.claim.task.id, self.claim.attempt))
+        return time.monotonic() + self._settings.cancel_grace_s
+
+    def _kill(self) -> Failure:
+        """Take the stacks, then stop the process; its place gets a new one."""
+        assert self._ending is not None
+        self._poisoned = self._ending.code
+        self._postmortem = {**self._last_look(), "stacks": self._process.stacks()}
+        gone = self._process.stop(0)
+        self._postmortem["gone"] = gone
+        return self._ending
+
+    def _last_look(self) -> dict[str, Any]:
+        look = self.look()
+        return {"phase": look.phase, "done": look.done, "total": look.total, "pid": self._process.pid}
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _settle(self, outcome: wire.Finished | Failure, scope: CleanupScope) -> None:
+        scope.run("stop the monitor")
+        if isinstance(outcome, wire.Finished):
+            # The process is free for the next job while this one is published.
+            scope.run("release the slot")
+            settled = self._publish(outcome)
+        else:
+            settled = self._settler.fail(self.claim, outcome, self._postmortem, self._elapsed())
+        stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
+        frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
+        self._observer.attempt_ended(self._settings.tier, settled, self._elapsed(), stages, frames)
+
+    def _publish(self, finished: wire.Finished) -> str:
+        try:
+            return self._settler.succeed(self.claim, finished, self._elapsed())
+        except OSError as error:
+            return self._settler.fail(self.claim, classify_exception(error), None, self._elapsed())
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def _release(self) -> None:
+        self._pool.release(self.slot, poisoned=bool(self._poisoned), reason=self._poisoned)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._closed = True
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
+        self._on_done(self)

@@ -1,0 +1,233 @@
+"""The main loop of a slot's process: load one renderer onto one device, then render one attempt after the other.
+
+Spawned, never forked. It talks over its own pipe and writes heartbeat and progress into its own shared-memory block.
+It imports torch only after `CUDA_VISIBLE_DEVICES` is set, and never the store or the API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from app.render import registry
+from app.render.contract import Cancelled, Phase, Renderer, RenderJob
+from app.retry.classifier import classify_exception
+from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
+from app.telemetry.logs import configure_logging
+from app.worker import wire
+from app.worker.shared import ProgressBlock
+
+HEARTBEAT_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """All that a slot's process needs to know; pickled once at its start."""
+
+    slot: str
+    renderer: str
+    device: str
+    """`cpu` or `cuda:0` (the only device that this process sees)."""
+    cuda_visible_devices: str | None
+    threads: int
+    block: str
+    stack_file: str
+    log_level: str = "info"
+    settings: dict[str, str] = field(default_factory=dict)
+    """The renderer's own settings, e.g. its cache directory."""
+
+
+class _Inbox:
+    """Commands from the service, read by a thread, so that a cancel arrives while a render runs."""
+
+    def __init__(self, commands: Connection) -> None:
+        self._commands = commands
+        self.jobs: queue.SimpleQueue[wire.Run | wire.Stop] = queue.SimpleQueue()
+        self._cancelled: tuple[str, int] | None = None
+
+    def is_cancelled(self, task_id: str, attempt: int) -> bool:
+        return self._cancelled == (task_id, attempt)
+
+    def listen(self) -> None:
+        while True:
+            try:
+                command = wire.decode_command(self._commands.recv_bytes())
+            except (EOFError, OSError):
+                leave_with_children()
+            if isinstance(command, wire.Cancel):
+                self._cancelled = (command.task_id, command.attempt)
+            else:
+                self.jobs.put(command)
+
+
+class _Reporter:
+    """The progress port of one attempt: moves the progress clock and raises `Cancelled`."""
+
+    def __init__(self, block: ProgressBlock, inbox: _Inbox, run: wire.Run) -> None:
+        self._block = block
+        self._inbox = inbox
+        self._run = run
+
+    def report(self, phase: Phase, done: int, total: int) -> None:
+        self._block.move(phase, done, total)
+        self.check()
+
+    def check(self) -> None:
+        if self._inbox.is_cancelled(self._run.task_id, self._run.attempt):
+            raise Cancelled
+
+
+def leave_with_children() -> None:
+    """The service is gone: end this process and everything that it started, at once."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the service's thread that made it dies (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        leave_with_children()
+
+
+def _beat(block: ProgressBlock, parent: int) -> None:
+    pid = os.getpid()
+    while True:
+        if os.getppid() != parent:
+            leave_with_children()
+        block.beat(pid)
+        time.sleep(HEARTBEAT_S)
+
+
+class _Renderers:
+    """The renderers of this process: the slot's own, loaded at the start, and others when a job first names them."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self._spec = spec
+        self._loaded: dict[str, Renderer] = {}
+
+    def get(self, name: str) -> Renderer:
+        if name not in self._loaded:
+            renderer = registry.create(name, self._spec.settings)
+            renderer.load(self._spec.device)
+            self._loaded[name] = renderer
+        return self._loaded[name]
+
+
+def _load(spec: ChildSpec) -> tuple[_Renderers, dict[str, str]]:
+    if spec.device.startswith("cuda"):
+        _require_cuda(spec)
+    renderers = _Renderers(spec)
+    renderers.get(spec.renderer)
+    versions = {"python": sys.version.split()[0]}
+    if (torch := sys.modules.get("torch")) is not None:
+        versions["torch"] = str(torch.__version__)
+    return renderers, versions
+
+
+def _require_cuda(spec: ChildSpec) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CodedError(
+            FailureCode.GPU_UNAVAILABLE,
+            f"Slot {spec.slot} was configured for CUDA device {spec.cuda_visible_devices}, but torch "
+            f"{torch.__version__} sees no usable CUDA device.",
+        )
+
+
+def _failed(run: wire.Run, failure: Failure) -> wire.Failed:
+    return wire.Failed(run.task_id, run.attempt, failure.code, failure.message, failure.hint, failure.detail)
+
+
+def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.Finished | wire.Failed:
+    job = RenderJob(
+        source=Path(run.source),
+        audio=Path(run.audio),
+        output_dir=Path(run.output_dir),
+        options=run.options,
+        source_sha256=run.source_sha256,
+        attempt=run.attempt,
+    )
+    try:
+        result = renderers.get(run.renderer).render(job, reporter)
+    except Cancelled:
+        return _failed(run, Failure(FailureCode.CANCELLED))
+    except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
+        return _failed(run, classify_exception(error))
+    return wire.Finished(
+        task_id=run.task_id,
+        attempt=run.attempt,
+        path=str(result.path),
+        frames=result.frames,
+        fps=result.fps,
+        duration_s=result.duration_s,
+        width=result.width,
+        height=result.height,
+        seconds=result.seconds,
+        stages=dict(result.stages),
+        facts=dict(result.facts),
+    )
+
+
+def _is_poisoned(code: FailureCode) -> bool:
+    """Whether this process must not take another attempt. One that yielded to a cancel is as good as new."""
+    return FAILURE_TABLE[code].kills_process and code is not FailureCode.CANCELLED
+
+
+def _prepare(spec: ChildSpec, output: Connection) -> None:
+    """Own session, own output pipe, stacks on demand, no reaction to the terminal's Ctrl-C."""
+    os.setsid()
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    configure_logging("json", spec.log_level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.enable()
+    stacks = Path(spec.stack_file).open("w")  # noqa: SIM115 - stays open for the life of the process
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+    if spec.cuda_visible_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = spec.cuda_visible_devices
+    os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+
+
+def main(spec: ChildSpec, commands: Connection, events: Connection, output: Connection, parent: int) -> None:
+    """Run until the service says stop or goes away. `parent` is the service's pid."""
+    born = time.monotonic()
+    _prepare(spec, output)
+    _die_with_parent(parent)
+    block = ProgressBlock(spec.block)
+    threading.Thread(target=_beat, args=(block, parent), name="heartbeat", daemon=True).start()
+    inbox = _Inbox(commands)
+    threading.Thread(target=inbox.listen, name="inbox", daemon=True).start()
+
+    def send(event: wire.Event) -> None:
+        events.send_bytes(wire.encode(event))
+
+    try:
+        renderers, versions = _load(spec)
+    except Exception as error:  # noqa: BLE001 - the boundary: a start that fails says why before it exits
+        failure = classify_exception(error)
+        code = failure.code if failure.code is FailureCode.GPU_UNAVAILABLE else FailureCode.WORKER_START_FAILED
+        send(wire.StartFailed(code, failure.message, failure.hint, failure.detail))
+        sys.exit(1)
+    send(wire.Ready(spec.device, time.monotonic() - born, versions))
+    while not isinstance(job := inbox.jobs.get(), wire.Stop):
+        block.begin(job.attempt)
+        send(wire.Started(job.task_id, job.attempt))
+        outcome = _render(renderers, job, _Reporter(block, inbox, job))
+        send(outcome)
+        if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code)):
+            sys.exit(1)
+    block.close()

@@ -1,0 +1,193 @@
+"""The dispatcher: one thread that brings runnable tasks and idle slots together.
+
+It sleeps until a commit makes a task runnable, a slot becomes idle, or the store's next due moment comes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.interface import Store, StoreUnavailable
+from app.store.records import Claim, EventRecord
+from app.worker.attempt import Attempt
+from app.worker.pool import LocalPool, Slot
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_S = 10.0
+"""Leases and waiting deadlines are looked at this often even if the store announces nothing: another process may
+have written them."""
+_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait", "queue.resumed"})
+_STORE_PAUSE_S = 0.5
+"""Pause after the database could not be reached, so that the loop does not spin."""
+
+_EARLY_CANCELS = 1000
+"""Remembered cancels of tasks that do not run here (yet): one may come between a claim and its registration."""
+
+MakeAttempt = Callable[[Claim, Slot, Callable[[Attempt], None]], Attempt]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTerms:
+    """What a claim is made with."""
+
+    owner: str
+    lease_s: float
+    tier: str
+
+
+class Dispatcher:
+    """Claims tasks for idle slots and keeps the registry of running attempts."""
+
+    def __init__(self, store: Store, pool: LocalPool, terms: ClaimTerms, make_attempt: MakeAttempt) -> None:
+        self._store = store
+        self._pool = pool
+        self._terms = terms
+        self._make_attempt = make_attempt
+        self._wake = threading.Event()
+        self._draining = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[str, Attempt] = {}
+        self._early_cancels: deque[str] = deque(maxlen=_EARLY_CANCELS)
+        self._all_done = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        store.subscribe(self._on_events)
+
+    def start(self) -> None:
+        """Take back what this node left, then start the slots and the loop."""
+        for task in self._store.take_back(self._terms.owner):
+            log.info("task_taken_back", task_id=task.id, status=task.status.value)
+        self._pool.start(self._wake.set)
+        self._thread.start()
+
+    def attempt_of(self, task_id: str) -> Attempt | None:
+        """The running attempt of a task on this node."""
+        with self._lock:
+            return self._running.get(task_id)
+
+    def running(self) -> list[Attempt]:
+        """All running attempts of this node."""
+        with self._lock:
+            return list(self._running.values())
+
+    def running_count(self) -> int:
+        """How many attempts run on this node."""
+        with self._lock:
+            return len(self._running)
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new task is claimed any more."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Claim nothing more. Returns at once."""
+        self._draining.set()
+        self._wake.set()
+
+    def stop(self, grace_s: float) -> None:
+        """Drain, give running attempts `grace_s`, interrupt the rest free of charge, and end all processes."""
+        self.drain()
+        if self._thread.is_alive():
+            self._thread.join()
+        if not self._wait_until_done(grace_s):
+            for attempt in self.running():
+                log.info("attempt_interrupted", task_id=attempt.claim.task.id, attempt=attempt.claim.attempt)
+                attempt.order_end(Failure(FailureCode.INTERRUPTED))
+            self._wait_until_done(None)
+        self._pool.stop()
+
+    def _wait_until_done(self, timeout: float | None) -> bool:
+        with self._all_done:
+            return self._all_done.wait_for(lambda: not self._running, timeout)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _on_events(self, events: Sequence[EventRecord]) -> None:
+        for event in events:
+            if event.type in _RUNNABLE_EVENTS:
+                self._wake.set()
+            elif event.type == "task.cancel_requested":
+                self._cancel(event.task_id)
+
+    def _cancel(self, task_id: str) -> None:
+        with self._lock:
+            attempt = self._running.get(task_id)
+            if attempt is None:
+                self._early_cancels.append(task_id)
+        if attempt is not None:
+            attempt.order_end(Failure(FailureCode.CANCELLED))
+
+    def _loop(self) -> None:
+        sweep_at = 0.0
+        while not self._draining.is_set():
+            self._wake.clear()
+            try:
+                if time.time() >= sweep_at:
+                    self._sweep()
+                self._fill_slots()
+                due = self._store.next_due()
+                sweep_at = min(time.time() + _SWEEP_S, due if due is not None else float("inf"))
+            except StoreUnavailable as error:
+                log.warning("store_unavailable", error=str(error))
+                self._wake.wait(_STORE_PAUSE_S)
+                continue
+            except Exception:
+                log.exception("dispatcher_error")
+                self._wake.wait(_STORE_PAUSE_S)
+                continue
+            self._wake.wait(max(0.0, sweep_at - time.time()))
+
+    def _sweep(self) -> None:
+        for task in self._store.rescue_expired():
+            log.warning("lease_expired", task_id=task.id, attempt=task.attempt, status=task.status.value)
+        for task in self._store.expire_waiting():
+            log.warning("deadline_passed_waiting", task_id=task.id)
+
+    def _fill_slots(self) -> None:
+        while not self._draining.is_set() and (slot := self._pool.acquire()) is not None:
+            claim = None
+            try:
+                claim = self._store.claim(
+                    self._terms.owner,
+                    lease_s=self._terms.lease_s,
+                    tier=self._terms.tier,
+                    slot=slot.name,
+                    device=slot.plan.device,
+                )
+            finally:
+                if claim is None:
+                    self._pool.put_back(slot)
+            if claim is None:
+                return
+            self._run(claim, slot)
+
+    def _run(self, claim: Claim, slot: Slot) -> None:
+        attempt = self._make_attempt(claim, slot, self._done)
+        with self._lock:
+            self._running[claim.task.id] = attempt
+            cancelled = claim.task.id in self._early_cancels
+        log.info(
+            "attempt_started",
+            task_id=claim.task.id,
+            attempt=claim.attempt,
+            slot=slot.name,
+            tier=self._terms.tier,
+            waited_s=round(time.time() - claim.task.enqueued_at, 3),
+        )
+        attempt.thread.start()
+        if cancelled:
+            attempt.order_end(Failure(FailureCode.CANCELLED))
+
+    def _done(self, attempt: Attempt) -> None:
+        with self._all_done:
+            if self._running.get(attempt.claim.task.id) is attempt:
+                del self._running[attempt.claim.task.id]
+            self._all_done.notify_all()

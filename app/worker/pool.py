@@ -1,0 +1,297 @@
+"""The local pool: makes slot processes on this machine and keeps them ready.
+
+One slot per visible CUDA device, or CPU slots where there is none. A slot is a place that outlives its processes;
+when one dies, the pool puts a new one there. One supervisor thread starts and reaps, so that the kernel's
+parent-death signal, which follows the thread that made a process, means the death of the service.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from app.retry.classifier import classify_exit, name_exit
+from app.retry.taxonomy import Failure, FailureCode
+from app.worker import wire
+from app.worker.child import ChildSpec
+from app.worker.slot import OutputSink, SlotProcess
+
+log = structlog.get_logger(__name__)
+
+_START_BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
+"""Waits before a slot's next start after that many failed ones in a row."""
+_IDLE_STOP_S = 3.0
+"""An idle process asked to leave needs only its interpreter's exit."""
+
+
+class SlotState(StrEnum):
+    """What a slot is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DOWN = "down"
+    STOPPED = "stopped"
+
+
+class PoolObserver(Protocol):
+    """What the pool tells the telemetry."""
+
+    def worker_restarted(self, slot: str, reason: str) -> None:
+        """A slot's process was replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlan:
+    """Where a slot lives: its name, its device and the threads that it may use."""
+
+    name: str
+    device: str
+    cuda_visible_devices: str | None
+    threads: int
+
+
+class Slot:
+    """A place for one process. Its fields are guarded by the pool's condition."""
+
+    def __init__(self, plan: SlotPlan) -> None:
+        self.plan = plan
+        self._state = SlotState.STARTING
+        self.since = time.time()
+        self.process: SlotProcess | None = None
+        self.ready: wire.Ready | None = None
+        self.failures = 0
+        self.start_at = 0.0
+        self.started_at = 0.0
+        self.last_failure: Failure | None = None
+        self.generation = 0
+
+    @property
+    def state(self) -> SlotState:
+        """What the slot is doing, since `since` (epoch seconds)."""
+        return self._state
+
+    @state.setter
+    def state(self, state: SlotState) -> None:
+        self._state = state
+        self.since = time.time()
+
+    @property
+    def name(self) -> str:
+        """The slot's name, e.g. `cpu-0`."""
+        return self.plan.name
+
+
+class LocalPool:
+    """Slots on this machine."""
+
+    def __init__(
+        self,
+        plans: Sequence[SlotPlan],
+        *,
+        renderer: str,
+        renderer_settings: dict[str, str],
+        run_dir: Path,
+        start_timeout_s: float,
+        sink: OutputSink,
+        observer: PoolObserver,
+        log_level: str = "info",
+    ) -> None:
+        self._slots = [Slot(plan) for plan in plans]
+        self._renderer = renderer
+        self._renderer_settings = renderer_settings
+        self._run_dir = run_dir
+        self._start_timeout_s = start_timeout_s
+        self._sink = sink
+        self._observer = observer
+        self._log_level = log_level
+        self._condition = threading.Condition()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._stopping = False
+        self._on_idle: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._supervise, name="pool", daemon=True)
+
+    # -- for the dispatcher ---------------------------------------------------------------------------------------
+
+    def start(self, on_idle: Callable[[], None]) -> None:
+        """Start the processes; `on_idle` is called (from any thread) whenever a slot becomes idle."""
+        self._on_idle = on_idle
+        self._thread.start()
+
+    def acquire(self) -> Slot | None:
+        """An idle slot, now the caller's, or None."""
+        with self._condition:
+            for slot in self._slots:
+                if slot.state is SlotState.IDLE and slot.process is not None and slot.process.is_alive():
+                    slot.state = SlotState.BUSY
+                    return slot
+        return None
+
+    def release(self, slot: Slot, *, poisoned: bool = False, reason: str = "") -> None:
+        """Give a slot back. A `poisoned` one, or one whose process died, gets a new process."""
+        with self._condition:
+            process = slot.process
+            if not poisoned and process is not None and process.is_alive():
+                slot.state = SlotState.IDLE
+            else:
+                self._replace(slot, reason or "died")
+        if slot.state is SlotState.IDLE:
+            self._on_idle()
+        self._wake()
+
+    def put_back(self, slot: Slot) -> None:
+        """Return an acquired slot that was not used after all; nobody is told."""
+        with self._condition:
+            slot.state = SlotState.IDLE
+        self._wake()
+
+    def slots(self) -> list[Slot]:
+        """All slots, for views."""
+        return list(self._slots)
+
+    def ready_count(self) -> int:
+        """How many slots have a process that can take work or does."""
+        with self._condition:
+            return sum(slot.state in (SlotState.IDLE, SlotState.BUSY) for slot in self._slots)
+
+    def stop(self) -> None:
+        """Stop all processes and the supervisor. Busy slots are killed: their attempts must have been ended before."""
+        with self._condition:
+            if self._stopping:
+                return
+            self._stopping = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        processes = [slot.process for slot in self._slots if slot.process is not None]
+        for process in processes:
+            process.send(wire.Stop())
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.stop(_IDLE_STOP_S)
+                slot.process.dispose()
+                slot.process = None
+            slot.state = SlotState.STOPPED
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    # -- the supervisor ---------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b"x")
+
+    def _replace(self, slot: Slot, reason: str) -> None:
+        """Hand the slot's process to the supervisor for removal. Caller holds the condition."""
+        slot.state = SlotState.DOWN
+        slot.ready = None
+        self._observer.worker_restarted(slot.name, reason)
+
+    def _supervise(self) -> None:
+        while True:
+            with self._condition:
+                if self._stopping:
+                    return
+                now = time.monotonic()
+                for slot in self._slots:
+                    self._advance(slot, now)
+                watched, timeout = self._watched(now)
+            ready = wait(watched, timeout)
+            if self._wake_reader in ready:
+                os.read(self._wake_reader, 4096)
+
+    def _watched(self, now: float) -> tuple[list[int], float]:
+        """File descriptors that tell of a change, and seconds until the next timed one."""
+        watched: list[int] = [self._wake_reader]
+        due = [now + 60.0]
+        for slot in self._slots:
+            if slot.process is None:
+                due.append(slot.start_at)
+            elif slot.state is SlotState.STARTING:
+                watched += [slot.process.sentinel, slot.process.events.fileno()]
+                due.append(slot.started_at + self._start_timeout_s)
+            elif slot.state is SlotState.IDLE:
+                watched.append(slot.process.sentinel)
+        return watched, max(0.0, min(due) - now)
+
+    def _advance(self, slot: Slot, now: float) -> None:
+        """Move one slot on. Caller holds the condition; only a killed process is waited for, and that briefly."""
+        process = slot.process
+        if slot.state is SlotState.DOWN and process is not None:
+            process.kill()
+            process.dispose()
+            slot.process = None
+            slot.start_at = max(slot.start_at, now)
+        elif slot.state is SlotState.STARTING and process is not None:
+            self._await_ready(slot, process, now)
+        elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
+            log.warning("idle_worker_died", slot=slot.name, how=name_exit(process.exitcode))
+            self._replace(slot, "died idle")
+            self._advance(slot, now)
+        if slot.process is None and now >= slot.start_at:
+            self._start(slot, now)
+
+    def _start(self, slot: Slot, now: float) -> None:
+        slot.generation += 1
+        spec = ChildSpec(
+            slot=slot.name,
+            renderer=self._renderer,
+            device=slot.plan.device,
+            cuda_visible_devices=slot.plan.cuda_visible_devices,
+            threads=slot.plan.threads,
+            block="",
+            stack_file=str(self._run_dir / f"{slot.name}-{slot.generation}.stacks"),
+            log_level=self._log_level,
+            settings=self._renderer_settings,
+        )
+        slot.started_at = now
+        slot.state = SlotState.STARTING
+        try:
+            slot.process = SlotProcess(spec, self._sink)
+        except OSError as error:
+            self._start_failed(
+                slot, now, Failure(FailureCode.WORKER_START_FAILED, f"No process could be made: {error}")
+            )
+            return
+        log.info("worker_started", slot=slot.name, pid=slot.process.pid, generation=slot.generation)
+
+    def _await_ready(self, slot: Slot, process: SlotProcess, now: float) -> None:
+        event = process.receive(0)
+        if isinstance(event, wire.Ready):
+            slot.ready, slot.failures, slot.last_failure = event, 0, None
+            slot.state = SlotState.IDLE
+            log.info(
+                "worker_ready", slot=slot.name, device=event.device, load_s=round(event.load_s, 2), **event.versions
+            )
+            self._on_idle()
+        elif isinstance(event, wire.StartFailed):
+            self._start_failed(slot, now, Failure(FailureCode(event.code), event.message, event.hint, event.detail))
+        elif not process.is_alive():
+            died = classify_exit(process.exitcode, process.last_words())
+            message = f"A worker process {name_exit(process.exitcode)} before it was ready."
+            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message, detail=died.detail))
+        elif now - slot.started_at >= self._start_timeout_s:
+            message = f"A worker process was not ready within {self._start_timeout_s:g} s."
+            detail = {"stacks": process.stacks(), "last_words": process.last_words()}
+            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message, detail=detail))
+
+    def _start_failed(self, slot: Slot, now: float, failure: Failure) -> None:
+        slot.last_failure = failure
+        slot.failures += 1
+        wait_s = _START_BACKOFF_S[min(slot.failures, len(_START_BACKOFF_S) - 1)]
+        slot.start_at = now + wait_s
+        log.error(
+            "worker_start_failed", slot=slot.name, code=failure.code, message=failure.message, hint=failure.hint,
+            next_start_s=wait_s, detail=failure.detail,
+        )  # fmt: skip
+        self._replace(slot, "start failed")
+        if slot.process is not None:
+            self._advance(slot, now)

@@ -1,0 +1,152 @@
+"""How an attempt is written down: published with its result, or closed with its failure and what follows.
+
+Every write carries the claim. A refused one (the attempt is no longer current) changes nothing and leaves no file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from app.retry.decision import decide
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.interface import StaleClaim, Store, StoreUnavailable
+from app.store.records import Artifact, Claim
+from app.worker import wire
+from app.worker.publish import publish, unpublish
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Settler:
+    """Writes the ends of attempts."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data_dir: Path,
+        tier: str,
+        max_retries: int,
+        backoff_cap_s: float,
+        patience_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`patience_s`: how long a write is tried again while the database is unavailable (about one lease)."""
+        self._store = store
+        self._data_dir = data_dir
+        self._tier = tier
+        self._max_retries = max_retries
+        self._backoff_cap_s = backoff_cap_s
+        self._patience_s = patience_s
+        self._clock = clock
+
+    def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
+        """Publish the file and commit SUCCEEDED. Returns the outcome for metrics. Raises OSError before the commit."""
+        artifact = publish(finished, self._data_dir)
+        try:
+            self._patiently(
+                lambda: self._store.succeed(
+                    claim,
+                    artifact,
+                    served_by=self._tier,
+                    stages=finished.stages,
+                    facts=finished.facts,
+                )
+            )
+        except StaleClaim:
+            unpublish(artifact, self._data_dir)
+            log.warning("late_result_refused", elapsed_s=round(elapsed_s, 3))
+            return "stale"
+        except RetryError:
+            return self._unsettled(artifact)
+        log.info(
+            "attempt_succeeded",
+            tier=self._tier,
+            elapsed_s=round(elapsed_s, 3),
+            frames=finished.frames,
+            output=artifact.path,
+            bytes=artifact.bytes,
+        )
+        return "succeeded"
+
+    def fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
+        """Close the attempt with `failure` and what the failure table says. Returns the outcome for metrics."""
+        try:
+            return self._patiently(lambda: self._fail(claim, failure, postmortem, elapsed_s))
+        except StaleClaim:
+            log.warning("late_failure_refused", code=failure.code, elapsed_s=round(elapsed_s, 3))
+            return "stale"
+        except RetryError:
+            return self._unsettled(None)
+
+    def _fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
+        task = self._store.get(claim.task.id)
+        if task is None:
+            raise StaleClaim
+        now = self._clock()
+        earlier = [FailureCode(a.error["code"]) for a in task.attempts if a.error and a.n != claim.attempt]
+        decision = decide(
+            failure,
+            earlier=earlier,
+            retries=task.retries,
+            max_retries=self._max_retries,
+            now=now,
+            deadline_at=task.deadline_at,
+            cap_s=self._backoff_cap_s,
+        )
+        error = {
+            "code": failure.code.value,
+            "message": failure.message,
+            "hint": failure.hint,
+            "retryable": failure.policy.retryable,
+            "detail": failure.detail,
+        }
+        retrying = decision.end == "retry"
+        backoff_ms = round(decision.backoff_s * 1000) if retrying else None
+        after = self._store.end_attempt(
+            claim,
+            decision.end,
+            error=error,
+            retry_at=now + decision.backoff_s if retrying else None,
+            backoff_ms=backoff_ms,
+            postmortem=postmortem,
+        )
+        say = log.info if decision.end in ("requeue", "cancel") else log.warning
+        say(
+            "retry_scheduled" if retrying else "attempt_ended",
+            code=failure.code.value,
+            message=failure.message,
+            reason=decision.reason,
+            backoff_ms=backoff_ms,
+            status=after.status.value,
+            tier=self._tier,
+            elapsed_s=round(elapsed_s, 3),
+            source=task.source.uri,
+            audio=task.audio.uri,
+        )
+        return {"retry": "failed", "fail": "failed", "requeue": "interrupted", "cancel": "cancelled"}[decision.end]
+
+    def _patiently(self, write: Callable[[], T]) -> T:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_delay(self._patience_s),
+            wait=wait_exponential(multiplier=0.1, max=2.0),
+        ):
+            with attempt:
+                return write()
+        raise AssertionError("tenacity either returns or raises")
+
+    def _unsettled(self, artifact: Artifact | None) -> str:
+        # The lease runs out and the task is run again by whoever can reach the database then.
+        if artifact is not None:
+            unpublish(artifact, self._data_dir)
+        log.error("attempt_not_settled", reason="the database stayed unavailable", patience_s=self._patience_s)
+        return "unsettled"

@@ -1,0 +1,206 @@
+"""One slot process as the service holds it: process, pipes, shared block and output, thrown away together.
+
+No queue is shared between processes. Death is seen from the sentinel in milliseconds. This module alone starts,
+stops and reaps slot processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import structlog
+
+from app.worker import child, wire
+from app.worker.shared import ProgressBlock, Reading
+
+log = structlog.get_logger(__name__)
+
+_LAST_WORDS = 40
+"""Lines of output that are kept for the record of a process that dies."""
+_TERM_GRACE_S = 1.0
+"""A renderer that does not yield to SIGTERM within this is killed: it holds nothing that must be saved."""
+_KILL_WAIT_S = 5.0
+"""SIGKILL acts in milliseconds; a process still there after this sits in the kernel (a wedged device)."""
+
+_REAP_S = 1.0
+"""Between the sentinel and the exit code lie microseconds; more only on a system without pidfds."""
+
+_STACK_POLL_S = 0.03
+"""The stacks are complete when two looks this far apart read the same."""
+
+OutputSink = Callable[[str, str], None]
+"""Called with (slot, line) for each line that a slot's process writes."""
+
+
+class SlotProcess:
+    """One generation of a slot. Not reusable: after `dispose` a new one is made."""
+
+    def __init__(self, spec: child.ChildSpec, sink: OutputSink) -> None:
+        self.slot = spec.slot
+        self._block = ProgressBlock()
+        self._stack_file = Path(spec.stack_file)
+        self._stack_file.parent.mkdir(parents=True, exist_ok=True)
+        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._sink = sink
+        self._send_lock = threading.Lock()
+        context = mp.get_context("spawn")
+        command_reader, self._commands = context.Pipe(duplex=False)
+        self.events, event_writer = context.Pipe(duplex=False)
+        self._output, output_writer = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=child.main,
+            name=f"greenroom-{spec.slot}",
+            args=(
+                replace(spec, block=self._block.name),
+                command_reader,
+                event_writer,
+                output_writer,
+                os.getpid(),
+            ),
+            daemon=False,
+        )
+        self._process.start()
+        # Where the kernel has pidfds: unlike multiprocessing's pipe, no grandchild can hold one open past the death,
+        # and once it is readable the exit code is there.
+        self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        for end in (command_reader, event_writer, output_writer):
+            end.close()
+        self._relay = threading.Thread(target=self._relay_output, name=f"output-{spec.slot}", daemon=True)
+        self._relay.start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid or 0
+
+    @property
+    def sentinel(self) -> int:
+        """A file descriptor that becomes readable when the process dies."""
+        return self._process.sentinel if self._pidfd is None else self._pidfd
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it lives; negative for a signal."""
+        return self._process.exitcode
+
+    def reap(self) -> int | None:
+        """The exit code of a process that its sentinel says is dead."""
+        self._process.join(_REAP_S)
+        return self._process.exitcode
+
+    def is_alive(self) -> bool:
+        """Whether the process exists."""
+        return self._process.is_alive()
+
+    def send(self, command: wire.Command) -> bool:
+        """Send a command; False if the process is gone (its sentinel tells the rest)."""
+        try:
+            with self._send_lock:
+                self._commands.send_bytes(wire.encode(command))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def receive(self, timeout: float) -> wire.Event | None:
+        """The next event, None when there is none within `timeout` seconds or the process has died.
+
+        Raises `msgspec.DecodeError` for a frame that is no message of ours.
+        """
+        ready = wait([self.events, self.sentinel], timeout)
+        if self.events in ready:
+            try:
+                return wire.decode_event(self.events.recv_bytes())
+            except (EOFError, OSError):
+                return None
+        return None
+
+    def read(self) -> Reading:
+        """Heartbeat and progress as last written."""
+        return self._block.read()
+
+    def last_words(self) -> str:
+        """The last lines that the process wrote. After its death the relay is given a moment to finish."""
+        if not self.is_alive():
+            self._relay.join(timeout=1.0)
+        return "\n".join(self._last_words)
+
+    def stacks(self, timeout: float = 1.0) -> str:
+        """The Python stacks of all its threads, taken by a signal handler in C: works while the GIL is held."""
+        with contextlib.suppress(OSError):
+            self._stack_file.write_text("")
+        try:
+            os.kill(self.pid, signal.SIGUSR1)
+        except OSError:
+            return ""
+        end = time.monotonic() + timeout
+        before = ""
+        while time.monotonic() < end:
+            wait([self.sentinel], _STACK_POLL_S)
+            text = self._stack_file.read_text(errors="replace")
+            if text and text == before:
+                break
+            before = text
+        return before
+
+    def stop(self, grace_s: float) -> bool:
+        """Ask, SIGTERM, SIGKILL the group; True when the process is verified gone.
+
+        `grace_s` is how long it may take to leave after having been asked (0: it is not asked).
+        """
+        if grace_s > 0 and self.send(wire.Stop()):
+            self._process.join(grace_s)
+        if self.is_alive():
+            self._signal(signal.SIGTERM)
+            self._process.join(_TERM_GRACE_S)
+        return self.kill()
+
+    def kill(self) -> bool:
+        """SIGKILL the whole process group at once; True when the process is verified gone."""
+        self._signal(signal.SIGKILL)
+        self._process.join(_KILL_WAIT_S)
+        gone = not self.is_alive()
+        if not gone:
+            log.error("slot_process_unkillable", slot=self.slot, pid=self.pid)
+        return gone
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The child leads its own session; its children are in its group even when it is gone itself.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+        if self.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def dispose(self) -> None:
+        """Release pipes, block and files. The process must be gone, or is given up."""
+        with self._send_lock:
+            self._commands.close()
+        self._relay.join(timeout=1.0)
+        self.events.close()
+        self._block.close()
+        if not self.is_alive():
+            self._process.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        with contextlib.suppress(OSError):
+            self._stack_file.unlink(missing_ok=True)
+
+    def _relay_output(self) -> None:
+        with os.fdopen(os.dup(self._output.fileno()), "r", errors="replace") as stream:
+            self._output.close()
+            for line in stream:
+                text = line.rstrip()
+                if text:
+                    self._last_words.append(text)
+                    self._sink(self.slot, text)

@@ -1,0 +1,173 @@
+"""A real store, a real pool and a real dispatcher over a temporary directory, with the renderer that fails on cue."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.health.clocks import Limits
+from app.render.contract import Phase
+from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
+from app.store.sql import SqlStore, open_store
+from app.worker.attempt import Attempt, AttemptSettings
+from app.worker.dispatcher import ClaimTerms, Dispatcher
+from app.worker.pool import LocalPool, Slot, SlotPlan
+from app.worker.settle import Settler
+
+WAIT_S = 30.0
+"""Bound of every wait in these tests: far above what a healthy run takes on a busy machine."""
+
+
+@dataclass
+class Observed:
+    """What pool and attempts told the telemetry."""
+
+    restarts: list[tuple[str, str]] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)
+
+    def worker_restarted(self, slot: str, reason: str) -> None:
+        self.restarts.append((slot, reason))
+
+    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
+        assert seconds > 0
+        self.ended.append((tier, outcome))
+
+
+class Bench:
+    """One node: everything between the store and the slot processes."""
+
+    def __init__(self, folder: Path, store: SqlStore, *, slots: int = 1, renderer: str = "rehearsal", **numbers: Any):
+        self.folder = folder
+        self.store = store
+        self.seen = Observed()
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        store.subscribe(self._on_events)
+        self.pool = LocalPool(
+            [SlotPlan(f"cpu-{index}", "cpu", "", 1) for index in range(slots)],
+            renderer=renderer,
+            renderer_settings={},
+            run_dir=folder / "run",
+            start_timeout_s=numbers.get("start_timeout_s", 60.0),
+            sink=lambda slot, line: self.lines.append(line),
+            observer=self.seen,
+        )
+        self.settings = AttemptSettings(
+            tier=renderer,
+            renderer=renderer,
+            lease_s=30.0,
+            health_interval_s=numbers.get("health_interval_s", 5.0),
+            limits=Limits(3, {phase.value: numbers.get("phase_s", 60.0) for phase in Phase}),
+            cancel_grace_s=numbers.get("cancel_grace_s", 2.0),
+            attempts_dir=folder / "attempts",
+        )
+        settler = Settler(
+            store, data_dir=folder, tier=renderer, max_retries=3, backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
+            patience_s=5.0,
+        )  # fmt: skip
+
+        def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
+            return Attempt(
+                claim, slot, pool=self.pool, store=store, settler=settler, observer=self.seen,
+                locate=lambda reference: folder / reference.sha256, settings=self.settings, on_done=done,
+            )  # fmt: skip
+
+        self.dispatcher = Dispatcher(store, self.pool, ClaimTerms("node-a", 30.0, renderer), make)
+
+    def start(self) -> Bench:
+        self.dispatcher.start()
+        return self
+
+    def _on_events(self, events: Sequence[EventRecord]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Wait for a condition that a commit or a slot can make true; looked at on every event and every 20 ms."""
+        end = time.monotonic() + WAIT_S
+        with self._changed:
+            while not (value := condition()):
+                assert time.monotonic() < end, f"timed out waiting for {what}"
+                self._changed.wait(0.02)
+        return value
+
+    def task(self, task_id: str) -> TaskRecord:
+        task = self.store.get(task_id)
+        assert task is not None
+        return task
+
+    def until_ended(self, task_id: str) -> TaskRecord:
+        self.until(lambda: self.task(task_id).status.is_terminal, f"the end of {task_id}")
+        self.until(lambda: self.dispatcher.running_count() == 0, "the attempt's cleanup")
+        return self.task(task_id)
+
+    def until_moving(self, task_id: str) -> None:
+        def moving() -> bool:
+            attempt = self.dispatcher.attempt_of(task_id)
+            look = attempt.look_if_there() if attempt is not None else None
+            return look is not None and look.phase == Phase.RENDER and look.done > 0
+
+        self.until(moving, f"{task_id} to render")
+
+    def until_idle(self) -> None:
+        self.until(lambda: all(slot.state.value == "idle" for slot in self.pool.slots()), "idle slots")
+
+    def pid(self, index: int = 0) -> int:
+        process = self.pool.slots()[index].process
+        assert process is not None
+        return process.pid
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> InputRef:
+    """Half a second of a tone, stored under its hash."""
+    tone = (np.sin(np.arange(8000) * 0.2) * 8000).astype("<i2")
+    path = tmp_path / "tone.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 16000, 0, "NONE", ""))
+        out.writeframes(tone.tobytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.rename(tmp_path / digest)
+    return InputRef(uri="upload:tone", sha256=digest, bytes=16044, name="tone.wav")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = open_store(tmp_path / "greenroom.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: SqlStore) -> Iterator[Callable[..., Bench]]:
+    """Makes started benches; stops them at the end."""
+    made: list[Bench] = []
+
+    def make(**numbers: Any) -> Bench:
+        made.append(Bench(tmp_path, store, **numbers).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.dispatcher.stop(0)
+
+
+@pytest.fixture
+def submit(store: SqlStore, audio: InputRef) -> Callable[..., str]:
+    """Queues a rehearsal with the given options; returns the task id."""
+    import asyncio
+
+    def queue(*, deadline_at: float | None = None, **options: Any) -> str:
+        new = NewTask(source=audio, audio=audio, options=options, deadline_at=deadline_at)
+        return asyncio.run(store.acreate(new)).task.id
+
+    return queue

@@ -1,0 +1,230 @@
+"""Attempts with real processes and real signals: how each kind of end is recorded and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from app.tasks.status import Status
+
+
+def leftovers(bench) -> list[str]:
+    return [path.name for path in (bench.folder / "attempts").glob("*")]
+
+
+def codes(task) -> list[str | None]:
+    return [attempt.error["code"] if attempt.error else None for attempt in task.attempts]
+
+
+def test_a_task_is_rendered_checked_and_published(bench, submit):
+    node = bench()
+    task = node.until_ended(submit())
+    assert task.status is Status.SUCCEEDED
+    assert task.output is not None
+    path = node.folder / task.output.path
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == task.output.sha256
+    assert path.stat().st_size == task.output.bytes
+    assert task.output.frames == 12  # half a second at 25 frames/s
+    assert codes(task) == [None]
+    assert task.served_by == "rehearsal"
+    assert leftovers(node) == []
+    assert node.seen.ended == [("rehearsal", "succeeded")]
+
+
+def test_a_worker_killed_while_it_renders_fails_the_attempt_with_its_signal_and_the_task_runs_again(bench, submit):
+    node = bench()
+    task_id = submit(frame_s=0.02)
+    node.until_moving(task_id)
+    killed = node.pid()
+    os.kill(killed, signal.SIGKILL)
+    task = node.until_ended(task_id)
+    assert task.status is Status.SUCCEEDED
+    assert codes(task) == ["WORKER_CRASHED", None]
+    assert "SIGKILL" in task.attempts[0].error["message"]
+    assert task.attempts[0].postmortem["phase"] == "render"
+    assert task.attempts[0].postmortem["pid"] == killed
+    assert task.retries == 1
+    assert node.pid() != killed
+    assert leftovers(node) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fault": "exit", "exit_code": 0}, "without a result"),
+        ({"fault": "exit", "exit_code": 3}, "exit code 3"),
+        ({"fault": "kill"}, "SIGKILL"),
+    ],
+)
+def test_a_process_that_dies_every_time_fails_the_task_after_its_retries(bench, submit, options, words):
+    node = bench()
+    task = node.until_ended(submit(**options))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["WORKER_CRASHED"] * 4
+    assert words in task.error["message"]
+    assert task.error["hint"]
+    assert leftovers(node) == []
+
+
+def test_an_empty_queue_error_is_shown_with_code_causes_and_hint(bench, submit):  # R0.1
+    node = bench()
+    task = node.until_ended(submit(fault="raise", exception="queue.Empty"))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["QUEUE_TIMEOUT"] * 4
+    assert "queue.Empty" in task.error["message"]
+    assert task.error["hint"]
+
+
+def test_an_unknown_error_keeps_its_type_and_traceback_and_is_retried_once(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="raise", exception="ZeroDivisionError"))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["INTERNAL", "INTERNAL"]
+    assert "ZeroDivisionError" in task.error["message"]
+    assert "faults.py" in task.error["detail"]["traceback"]
+
+
+def test_a_callers_mistake_is_not_retried(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="raise", code="INPUT_NO_FACE"))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["INPUT_NO_FACE"]
+
+
+@pytest.mark.parametrize("fault", ["unplayable", "short", "mute"])
+def test_a_broken_file_is_never_published(bench, submit, fault):
+    node = bench()
+    task = node.until_ended(submit(fault=fault))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["OUTPUT_INVALID", "OUTPUT_INVALID"]
+    assert task.output is None
+    assert not list((node.folder / "results").glob("*/*"))
+
+
+def test_cancel_stops_a_running_render_and_keeps_the_process(bench, submit, store):
+    node = bench()
+    task_id = submit(frame_s=0.5)
+    node.until_moving(task_id)
+    pid = node.pid()
+    assert asyncio.run(store.acancel(task_id)) == "requested"
+    task = node.until_ended(task_id)
+    assert task.status is Status.CANCELLED
+    assert task.attempts[0].outcome == "cancelled"
+    assert leftovers(node) == []
+    node.until_idle()
+    assert node.pid() == pid
+
+
+def test_a_render_that_ignores_the_cancel_is_killed(bench, submit, store):
+    node = bench(cancel_grace_s=0.3)
+    task_id = submit(fault="ignore_cancel", frame_s=1.0)
+    node.until_moving(task_id)
+    pid = node.pid()
+    asyncio.run(store.acancel(task_id))
+    task = node.until_ended(task_id)
+    assert task.status is Status.CANCELLED
+    assert "renderer.py" in task.attempts[0].postmortem["stacks"]
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("fault", ["stop", "block_gil"])
+def test_a_process_without_a_heartbeat_is_replaced_and_the_task_runs_again(bench, submit, fault):  # R0.4, R0.5
+    node = bench(health_interval_s=1.2)  # above the heartbeat's second
+    task = node.until_ended(submit(fault=fault, times=1))
+    assert task.status is Status.SUCCEEDED
+    assert codes(task) == ["WORKER_UNRESPONSIVE", None]
+    assert "3 checks" in task.attempts[0].error["message"]
+
+
+@pytest.mark.parametrize("fault", ["stall", "block"])
+def test_work_that_stands_still_is_ended_with_its_stacks(bench, submit, fault):
+    node = bench(health_interval_s=1.2, phase_s=2.0)
+    task = node.until_ended(submit(fault=fault, times=1, frame=3))
+    assert task.status is Status.SUCCEEDED
+    assert codes(task) == ["WORKER_STALLED", None]
+    postmortem = task.attempts[0].postmortem
+    assert (postmortem["phase"], postmortem["done"]) == ("render", 3)
+    assert "faults.py" in postmortem["stacks"]
+
+
+def test_a_task_past_its_deadline_fails_and_frees_the_slot(bench, submit):  # R0.6
+    node = bench()
+    node.until_idle()
+    task = node.until_ended(submit(frame_s=0.5, deadline_at=time.time() + 1.0))
+    assert task.status is Status.FAILED
+    assert codes(task) == ["DEADLINE_EXCEEDED"]
+    assert node.until_ended(submit()).status is Status.SUCCEEDED
+
+
+def test_what_a_dying_process_left_behind_is_gone(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="leave_behind", times=1))
+    assert task.status is Status.SUCCEEDED
+    assert leftovers(node) == []
+    mine = psutil.Process()
+    node.until(
+        lambda: (
+            not [p for p in mine.children(recursive=True) if "time.sleep(3600)" in " ".join(p.cmdline())]
+            and not [
+                p for p in psutil.process_iter(["cmdline"]) if "time.sleep(3600)" in " ".join(p.info["cmdline"] or [])
+            ]
+        ),
+        "the grandchild to be gone",
+    )
+
+
+def test_a_shutdown_puts_the_running_task_back_free_of_charge_and_a_restart_runs_it(bench, submit):
+    node = bench()
+    task_id = submit(frame_s=0.2)
+    node.until_moving(task_id)
+    node.dispatcher.stop(0)
+    task = node.task(task_id)
+    assert task.status is Status.QUEUED
+    assert task.retries == 0
+    assert task.attempts[0].outcome == "interrupted"
+    assert leftovers(node) == []
+    task = bench().until_ended(task_id)
+    assert task.status is Status.SUCCEEDED
+    assert task.attempt == 2
+
+
+def test_a_shutdown_lets_a_short_render_finish(bench, submit):
+    node = bench()
+    task_id = submit(frame_s=0.01)
+    node.until_moving(task_id)
+    node.dispatcher.stop(20)
+    assert node.task(task_id).status is Status.SUCCEEDED
+
+
+def test_an_idle_worker_that_is_killed_is_replaced(bench, submit):
+    node = bench()
+    node.until_idle()
+    old = node.pid()
+    os.kill(old, signal.SIGKILL)
+    node.until(lambda: node.seen.restarts, "the restart")
+    node.until_idle()
+    assert node.pid() != old
+    assert node.until_ended(submit()).status is Status.SUCCEEDED
+
+
+def test_two_slots_work_at_the_same_time(bench, submit):
+    node = bench(slots=2)
+    node.until_idle()
+    first, second = submit(frame_s=0.05), submit(frame_s=0.05)
+    node.until(lambda: node.dispatcher.running_count() == 2, "both to run")
+    assert {node.until_ended(first).attempts[0].slot, node.until_ended(second).attempts[0].slot} == {"cpu-0", "cpu-1"}
+
+
+def test_a_renderer_that_cannot_load_says_so_and_nothing_is_claimed(bench, submit):
+    node = bench(renderer="no-such-renderer")
+    task_id = submit()
+    failure = node.until(lambda: node.pool.slots()[0].last_failure, "the failed start")
+    assert failure.code == "WORKER_START_FAILED"
+    assert "no-such-renderer" in failure.message
+    assert node.task(task_id).status is Status.QUEUED

@@ -1,0 +1,31 @@
+"""The node's identity: it survives a restart and is never shared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from app.worker.node import Node
+
+
+def test_a_restarted_node_is_the_same_node(tmp_path):
+    first = Node(tmp_path)
+    first.release()
+    assert Node(tmp_path).id == first.id
+
+
+def test_a_second_service_on_the_same_data_is_another_node(tmp_path):
+    first, second = Node(tmp_path), Node(tmp_path)
+    assert first.id != second.id
+    first.release()
+    assert Node(tmp_path).id == first.id
+
+
+def test_a_killed_process_frees_its_identity(tmp_path):
+    script = (
+        "import os, signal, sys; from pathlib import Path; from app.worker.node import Node;"
+        "print(Node(Path(sys.argv[1])).id, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert died.returncode == -9
+    assert Node(tmp_path).id == died.stdout.strip()
