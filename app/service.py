@@ -33,7 +33,7 @@ from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.render import registry
 from app.render.contract import Phase
-from app.store.interface import StoreUnavailable
+from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, EventRecord, InputRef, QueueStats
 from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
@@ -199,7 +199,7 @@ class Service:
         self.metrics.watch(live)
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
-            timeout_s=settings.probe_timeout_s,
+            seconds=settings.probe_timeout_s,
             memory_bytes=settings.probe_memory_bytes,
         )
         self.intake = Intake(self.blobs, self.store, self.sandbox, _intake_settings(settings))
@@ -355,7 +355,7 @@ def run(settings: Settings) -> int:
     configure_logging(settings.log_format, settings.log_level)
     try:
         service = Service(settings)
-    except (NoCudaDevice, OSError, StoreUnavailable) as error:
+    except (NoCudaDevice, OSError, SchemaTooNew, StoreUnavailable) as error:
         log.critical("cannot_start", reason=str(error))
         print(f"greenroom cannot start: {error}", file=sys.stderr)
         return 1

@@ -101,17 +101,21 @@ class TaskRecord:
     trace_id: str
     created_at: float
     enqueued_at: float
+    """From when its waiting counts: `created_at`, or `not_before` where that is later."""
     not_before: float | None
     start_deadline_at: float | None
     deadline_at: float | None
     started_at: float | None
+    """When its first attempt began."""
     finished_at: float | None
     attempt: int
     """Number of the current or last attempt, 0 before the first: the fence."""
     retries: int
     """Retries charged so far (interruptions are free)."""
     retry_at: float | None
+    """In RETRY_WAIT: when it may run again. Kept while that retry runs."""
     retry_reason: str | None
+    """The failure code that led to the retry, as long as `retry_at` stands."""
     cancel_requested_at: float | None
     error: dict[str, Any] | None
     output: Artifact | None
@@ -122,6 +126,7 @@ class TaskRecord:
     lease_expires_at: float | None
     last_event_id: int
     attempts: tuple[AttemptRecord, ...] = ()
+    """Only `get` and a replay found with `afind_replay` fill this in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,7 @@ class QueueStats:
     scheduled: int
     """QUEUED tasks whose `not_before` lies ahead, and RETRY_WAIT tasks not yet due."""
     oldest_runnable_at: float | None
+    """Since when the longest waiting runnable task could have started (a retry counts from when it fell due)."""
     paused: bool
 
 

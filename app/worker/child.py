@@ -14,37 +14,21 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from app.quality.checks import check_output
 from app.render import registry
 from app.render.contract import Cancelled, Phase, Renderer, RenderJob
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
 from app.telemetry.logs import configure_logging
 from app.worker import wire
+from app.worker.launch import ChildSpec
 from app.worker.shared import ProgressBlock
 
 HEARTBEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ChildSpec:
-    """All that a slot's process needs to know; pickled once at its start."""
-
-    slot: str
-    renderer: str
-    device: str
-    """`cpu` or `cuda:0` (the only device that this process sees)."""
-    cuda_visible_devices: str | None
-    threads: int
-    block: str
-    stack_file: str
-    log_level: str = "info"
-    settings: dict[str, str] = field(default_factory=dict)
-    """The renderer's own settings, e.g. its cache directory."""
 
 
 class _Inbox:
@@ -161,6 +145,8 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
     )
     try:
         result = renderers.get(run.renderer).render(job, reporter)
+        reporter.report(Phase.ENCODE, result.frames, result.frames)
+        checks = check_output(result, job)
     except Cancelled:
         return _failed(run, Failure(FailureCode.CANCELLED))
     except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
@@ -177,6 +163,7 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
         seconds=result.seconds,
         stages=dict(result.stages),
         facts=dict(result.facts),
+        checks=checks,
     )
 
 

@@ -22,7 +22,7 @@ import structlog
 from app.retry.classifier import classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.worker import wire
-from app.worker.child import ChildSpec
+from app.worker.launch import ChildSpec
 from app.worker.slot import OutputSink, SlotProcess
 
 log = structlog.get_logger(__name__)

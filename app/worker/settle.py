@@ -59,6 +59,7 @@ class Settler:
                     served_by=self._tier,
                     stages=finished.stages,
                     facts=finished.facts,
+                    quality={"checks": finished.checks},
                 )
             )
         except StaleClaim:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import structlog
 
-from app.worker import child, wire
+from app.worker import wire
+from app.worker.launch import ChildSpec, enter
 from app.worker.shared import ProgressBlock, Reading
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,7 @@ OutputSink = Callable[[str, str], None]
 class SlotProcess:
     """One generation of a slot. Not reusable: after `dispose` a new one is made."""
 
-    def __init__(self, spec: child.ChildSpec, sink: OutputSink) -> None:
+    def __init__(self, spec: ChildSpec, sink: OutputSink) -> None:
         self.slot = spec.slot
         self._block = ProgressBlock()
         self._stack_file = Path(spec.stack_file)
@@ -58,7 +59,7 @@ class SlotProcess:
         self.events, event_writer = context.Pipe(duplex=False)
         self._output, output_writer = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=child.main,
+            target=enter,
             name=f"greenroom-{spec.slot}",
             args=(
                 replace(spec, block=self._block.name),

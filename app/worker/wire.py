@@ -60,7 +60,7 @@ class Started(msgspec.Struct, tag="started", frozen=True):
 
 
 class Finished(msgspec.Struct, tag="finished", frozen=True):
-    """Child -> service: the file is written (not yet checked, not published)."""
+    """Child -> service: the file is written and checked (not yet published); `checks` are the measured values."""
 
     task_id: str
     attempt: int
@@ -73,6 +73,7 @@ class Finished(msgspec.Struct, tag="finished", frozen=True):
     seconds: float
     stages: dict[str, float]
     facts: dict[str, Any]
+    checks: dict[str, Any]
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):

@@ -1,0 +1,95 @@
+"""How routes write their answers: tasks with their headers, wait preferences, and the problems that OpenAPI lists."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.ports import ApiDependencies
+from app.api.problems import MEDIA_TYPE, PROBLEMS, ProblemCode, ProblemError
+from app.api.resource import retry_after, task_resource
+from app.store.records import TaskRecord
+from app.tasks.status import Status
+
+_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    field: str | None
+    reason: str | None
+    hint: str
+    retryable: bool
+    request_id: str
+    errors: list[dict[str, Any]] | None = None
+
+
+Responses = dict[int | str, dict[str, Any]]
+"""What FastAPI takes as `responses`."""
+
+
+def problems(*statuses: int) -> Responses:
+    """The problem answers of an operation, for OpenAPI."""
+    by_status: dict[int, list[str]] = {}
+    for code, row in PROBLEMS.items():
+        by_status.setdefault(row.status, []).append(code)
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {
+        status: {
+            "description": f"Problem: {_words(status, by_status)}",
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in sorted({*statuses, 500, 503})
+    }
+
+
+def _words(status: int, by_status: dict[int, list[str]]) -> str:
+    known = {413: "INPUT_TOO_LARGE, REQUEST_TOO_LARGE", 507: "DISK_FULL", 422: "REQUEST_INVALID, INPUT_*, ..."}
+    return known.get(status) or ", ".join(by_status.get(status, ["see `code`"]))
+
+
+def json_response(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A model as JSON."""
+    return Response(model.model_dump_json(), status, headers, "application/json")
+
+
+def task_response(
+    task: TaskRecord,
+    deps: ApiDependencies,
+    *,
+    status: int = 200,
+    queue_position: int | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A task as it is now, with Retry-After unless it is terminal, and an entity tag if it is."""
+    now = deps.clock()
+    live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
+    headers = headers or {}
+    seconds = retry_after(task, now=now, live=live)
+    if seconds is None:
+        headers["ETag"] = f'"{task.last_event_id}"'
+    else:
+        headers["Retry-After"] = str(seconds)
+    return json_response(task_resource(task, now=now, live=live, queue_position=queue_position), status, headers)
+
+
+def not_found(task_id: str) -> ProblemError:
+    """The 404 of a task."""
+    return ProblemError(ProblemCode.TASK_NOT_FOUND, f"There is no task {task_id[:64]!r}.")
+
+
+def preferred_wait(request: Request, limit: float) -> float | None:
+    """Seconds of `Prefer: wait=N` (RFC 7240), at most `limit`. What is not understood is ignored, as the RFC says."""
+    match = _WAIT.search(",".join(request.headers.getlist("prefer")))
+    return min(float(match[1]), limit) if match else None

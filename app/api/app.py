@@ -1,0 +1,74 @@
+"""The HTTP application, put together from its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse, JSONResponse
+
+from app.api import errors
+from app.api.answering import ProblemDetails
+from app.api.docs_page import render_docs
+from app.api.middleware import RequestContext
+from app.api.models import CallbackRequest
+from app.api.ports import ApiDependencies
+from app.api.routes import generate, operations, output, queue, tasks, uploads
+from app.api.waiting import TaskWaiters
+
+TITLE = "Greenroom"
+_REF = "#/components/schemas/{model}"
+
+
+def create_app(deps: ApiDependencies) -> FastAPI:
+    """The application over `deps`. Starts and owns nothing: the caller does.
+
+    `app.state.waiters.close()` answers all long-polls at once; call it first when the service is to stop.
+    """
+    app = FastAPI(title=TITLE, version=deps.settings.version, openapi_url=None, docs_url=None, redoc_url=None)
+    waiters = TaskWaiters(deps.store)
+    app.state.waiters = waiters
+    for router in (
+        generate.router(deps, waiters),
+        tasks.router(deps, waiters),
+        output.router(deps),
+        uploads.router(deps),
+        queue.router(deps),
+        operations.router(deps),
+    ):
+        app.include_router(router)
+    _describe(app)
+    errors.install(app)
+    app.add_middleware(RequestContext, observe=deps.observe_request)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """OpenAPI with the models that routes read by hand, and a page made of it that needs no network."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            for model in (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails):
+                described = model.model_json_schema(ref_template=_REF)
+                described.pop("$defs", None)
+                schemas[model.__name__] = described
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    page: list[str] = []
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        if not page:
+            page.append(render_docs(app.openapi()))
+        return HTMLResponse(page[0])

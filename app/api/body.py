@@ -1,0 +1,50 @@
+"""Reading request bodies under limits, and JSON strictly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from app.api.errors import invalid_request
+from app.api.problems import FieldError, ProblemCode, ProblemError
+
+
+def declared_length(request: Request) -> int | None:
+    """The Content-Length, None where there is none that can be believed."""
+    raw = request.headers.get("content-length", "")
+    return int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 20 else None
+
+
+async def read_limited(request: Request, limit: int) -> bytes:
+    """The whole body. Raises REQUEST_TOO_LARGE at the first sign that it passes `limit` bytes."""
+    if (declared_length(request) or 0) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
+    """The JSON object in `body`. Raises REQUEST_INVALID; `field` is where it stood."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise _not_json(field, f"This is not JSON: {error}.", "json") from None
+    if not isinstance(value, dict):
+        raise _not_json(field, "This is not a JSON object.", "not_an_object")
+    return value
+
+
+def _not_json(field: str | None, detail: str, reason: str) -> ProblemError:
+    return invalid_request([FieldError(field, ProblemCode.REQUEST_INVALID, reason, detail)])
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError(
+        ProblemCode.REQUEST_TOO_LARGE, f"The body is larger than {limit} bytes.", reason="body_bytes", limit=limit
+    )

@@ -1,0 +1,120 @@
+"""What callers send. Every field of the contract is here from the first day; unknown ones are refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from app.tasks.rank import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN
+from app.tasks.status import Status
+
+MAX_DEADLINE_S = 30 * 86_400.0
+"""Thirty days: a longer deadline is a mistake of units."""
+MAX_DEPTH = 20
+_KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
+
+
+def _timestamp(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise PydanticCustomError("date_time", "Give a date and time as text, for example 2026-01-31T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(value)
+        aware = moment.tzinfo is not None
+        moment.timestamp()
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("date_time", "This is not a date and time such as 2026-01-31T12:00:00Z") from None
+    if not aware:
+        raise PydanticCustomError("time_zone", "The time has no zone: end it with Z or an offset such as +02:00")
+    return moment
+
+
+def _json_object(value: object) -> object:
+    if _depth(value) > MAX_DEPTH:
+        raise PydanticCustomError("too_deep", "The value is nested more than {limit} deep", {"limit": MAX_DEPTH})
+    return value
+
+
+def _depth(value: object) -> int:
+    """Nesting depth. Raises for numbers that JSON cannot write (1e999 is read as infinity)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "A number is too large")
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+Moment = Annotated[datetime, BeforeValidator(_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})]
+"""An RFC 3339 time with a zone."""
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+Uri = Annotated[str, Field(min_length=1, max_length=8192)]
+TaskId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class CallbackRequest(_Body):
+    """Where to send webhooks. Comes later: for now it is checked and refused."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+    events: Annotated[list[str], Field(max_length=32)] = []
+    secret: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+
+
+class GenerateRequest(_Body):
+    """The body of `POST /generate`."""
+
+    source: Uri | None = Field(None, description="The face: `upload:<id>`, `https://...`, `http://...`, `file:///...`.")
+    audio: Uri | None = Field(None, description="The speech: as `source`. A video with sound will do.")
+    renderer: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None, description="Name of a renderer; left out, the service chooses."
+    )
+    fallback: Literal["none", "equal", "any"] | None = Field(
+        None, description="What may serve the task if the renderer cannot. For now only `none` can be asked for."
+    )
+    options: JsonObject = Field(default_factory=dict, description="Options of the renderer, checked by its own model.")
+    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = Field(
+        PRIORITY_DEFAULT, description="9 goes first. Lower ones age, so that none starves."
+    )
+    not_before: Moment | None = Field(None, description="Do not start before this moment.")
+    after: Annotated[list[TaskId], Field(max_length=100)] = Field(
+        default_factory=list, description="Tasks to wait for. Comes later: must be empty."
+    )
+    start_deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
+        None, description="Fail if not started this many seconds after the submission (after `not_before` if later)."
+    )
+    deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
+        None, description="Fail if not finished this many seconds after the submission (after `not_before` if later)."
+    )
+    cache: bool | None = Field(None, description="Serve a cached result. Comes later: must not be true.")
+    callback: CallbackRequest | None = Field(None, description="Webhook. Comes later: must be left out.")
+    metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
+    request_id: Annotated[str, Field(pattern=_KEY_PATTERN)] | None = Field(
+        None, description="Idempotency key, for callers that cannot set the `Idempotency-Key` header."
+    )
+
+
+class TaskQuery(BaseModel):
+    """The query of `GET /tasks`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: list[Status] = Field([], description="Any of these; may be repeated.")
+    renderer: Annotated[str, Field(max_length=64)] | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+    cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+def json_bytes(value: object) -> int:
+    """Length of `value` as compact UTF-8 JSON."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())

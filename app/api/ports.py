@@ -1,0 +1,125 @@
+"""What the HTTP layer asks of the rest of the service. `service.py` passes the real things in, tests pass small ones.
+
+No port gives access to a process: the API reads what the pool publishes about itself, and writes to the store alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from app.intake.resolve import Intake
+from app.store.interface import Store
+
+
+@dataclass(frozen=True, slots=True)
+class LiveProgress:
+    """How far a running attempt is, as its process last said. `total` 0 means unknown."""
+
+    phase: str
+    done: int
+    total: int
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One slot as the pool sees it now. `since` in epoch seconds: when it entered `state`."""
+
+    name: str
+    state: str
+    """For example `starting`, `idle`, `busy`, `stopping`, `quarantined`."""
+    device: str
+    task_id: str | None = None
+    attempt: int | None = None
+    pid: int | None = None
+    since: float | None = None
+
+
+class LivePool(Protocol):
+    """What runs at this moment. Both calls read memory only: they take microseconds and never raise."""
+
+    def progress(self, task_id: str) -> LiveProgress | None:
+        """The progress of a task that runs here, None for any other."""
+
+    def slots(self) -> list[SlotView]:
+        """All slots, in a stable order."""
+
+
+class RendererCatalogue(Protocol):
+    """The renderers that requests may name, without importing one."""
+
+    def names(self) -> list[str]:
+        """Names of all renderers."""
+
+    def sources(self, name: str) -> frozenset[str]:
+        """The kinds of source that the renderer takes: `image`, `video`."""
+
+    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """`options` completed with defaults. Raises `pydantic.ValidationError`."""
+
+
+class Readiness(Protocol):
+    """Whether the service can do its work."""
+
+    def check(self) -> tuple[bool, dict[str, Any]]:
+        """Ready or not, and a JSON-ready word on each part. May block shortly: it is called in a thread."""
+
+
+class RequestObserver(Protocol):
+    """Told once per finished request."""
+
+    def __call__(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is the template (`/tasks/{task_id}`), or `unmatched`; `seconds` until the last byte left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The numbers of the HTTP layer. Seconds and bytes."""
+
+    data_dir: Path
+    """Paths of artifacts are relative to this."""
+    default_renderer: str = "warp"
+    """Validates `options` where a request names no renderer."""
+    max_upload_bytes: int = 2 * 1024**3
+    """Limit of one uploaded file or multipart part."""
+    max_json_bytes: int = 1024 * 1024
+    max_metadata_bytes: int = 16 * 1024
+    """Limit of `metadata` as compact JSON."""
+    max_waiting: int | None = 10_000
+    """Tasks that may wait before POST /generate answers 429; None for no limit."""
+    upload_ttl_s: float = 24 * 3600.0
+    idempotency_ttl_s: float = 24 * 3600.0
+    default_deadline_s: float | None = None
+    """`deadline_s` of requests that set none."""
+    max_wait_s: float = 60.0
+    """The longest long-poll."""
+    readiness_timeout_s: float = 2.0
+    version: str = "0.1.0"
+
+
+def _no_metrics() -> tuple[bytes, str]:
+    return b"", "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _unobserved(method: str, route: str, status: int, seconds: float) -> None:  # noqa: ARG001
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiDependencies:
+    """Everything that `create_app` needs."""
+
+    store: Store
+    intake: Intake
+    pool: LivePool
+    renderers: RendererCatalogue
+    readiness: Readiness
+    settings: ApiSettings
+    render_metrics: Callable[[], tuple[bytes, str]] = _no_metrics
+    """The metrics page and its content type."""
+    observe_request: RequestObserver = field(default=_unobserved)
+    clock: Callable[[], float] = time.time

@@ -1,0 +1,257 @@
+"""Problem details (RFC 9457): the one shape in which this API says no.
+
+`PROBLEMS` holds a row per code of the HTTP layer; the codes of inputs and failures come from the failure taxonomy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from app.retry.taxonomy import CodedError, FailureCode
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemCode(StrEnum):
+    """Codes that only the HTTP layer has."""
+
+    REQUEST_INVALID = "REQUEST_INVALID"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    FEATURE_NOT_AVAILABLE = "FEATURE_NOT_AVAILABLE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    DIGEST_INVALID = "DIGEST_INVALID"
+    DIGEST_MISMATCH = "DIGEST_MISMATCH"
+    IDEMPOTENCY_KEY_INVALID = "IDEMPOTENCY_KEY_INVALID"
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
+    TASK_NOT_FOUND = "TASK_NOT_FOUND"
+    TASK_NOT_FINISHED = "TASK_NOT_FINISHED"
+    TASK_HAS_NO_OUTPUT = "TASK_HAS_NO_OUTPUT"
+    OUTPUT_GONE = "OUTPUT_GONE"
+    UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
+    PRECONDITION_FAILED = "PRECONDITION_FAILED"
+    RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
+    QUEUE_FULL = "QUEUE_FULL"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    CLIENT_DISCONNECTED = "CLIENT_DISCONNECTED"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    HTTP_ERROR = "HTTP_ERROR"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRow:
+    """What a code means: `retryable` says whether the same request may succeed later."""
+
+    status: int
+    title: str
+    hint: str
+    retryable: bool = False
+
+
+_P = ProblemCode
+
+PROBLEMS: dict[ProblemCode, ProblemRow] = {
+    _P.REQUEST_INVALID: ProblemRow(422, "The request is not valid", "Correct the fields named in `errors`."),
+    _P.REQUEST_TOO_LARGE: ProblemRow(413, "The request is too large", "Send less, or upload files separately."),
+    _P.FEATURE_NOT_AVAILABLE: ProblemRow(
+        422, "The feature is not available", "Leave the field out; this version of the service does not have it."
+    ),
+    _P.UNSUPPORTED_MEDIA_TYPE: ProblemRow(
+        415, "The content type is not supported", "Send application/json or multipart/form-data."
+    ),
+    _P.DIGEST_INVALID: ProblemRow(
+        400, "The digest header cannot be read", "Write it as sha-256=:<base64 of the 32 bytes>: (RFC 9530)."
+    ),
+    _P.DIGEST_MISMATCH: ProblemRow(
+        400, "The content does not have the announced digest", "It was damaged on its way: send it again.", True
+    ),
+    _P.IDEMPOTENCY_KEY_INVALID: ProblemRow(
+        400, "The idempotency key is malformed", "Use 1 to 255 visible ASCII characters, for example a UUID."
+    ),
+    _P.IDEMPOTENCY_KEY_REUSED: ProblemRow(
+        422, "The idempotency key belongs to another request", "Use a new key for a new request."
+    ),
+    _P.TASK_NOT_FOUND: ProblemRow(404, "There is no such task", "Check the id."),
+    _P.TASK_NOT_FINISHED: ProblemRow(
+        409, "The task has not finished", "Ask again after Retry-After seconds, or GET /tasks/{id}?wait=60.", True
+    ),
+    _P.TASK_HAS_NO_OUTPUT: ProblemRow(404, "The task ended without a result", "GET the task: `error` says why."),
+    _P.OUTPUT_GONE: ProblemRow(410, "The result was removed", "Results are kept for a limited time: submit it again."),
+    _P.UPLOAD_NOT_FOUND: ProblemRow(
+        404, "There is no such upload", "Uploads are kept for a limited time: send it again."
+    ),
+    _P.PRECONDITION_FAILED: ProblemRow(412, "The precondition does not hold", "The entity tag is another one."),
+    _P.RANGE_NOT_SATISFIABLE: ProblemRow(416, "The range lies outside the file", "Content-Range tells the length."),
+    _P.QUEUE_FULL: ProblemRow(429, "The queue is full", "Send it again after Retry-After seconds.", True),
+    _P.STORE_UNAVAILABLE: ProblemRow(
+        503, "The database cannot be used now", "Nothing was written; send it again after Retry-After seconds.", True
+    ),
+    _P.CLIENT_DISCONNECTED: ProblemRow(400, "The request ended before it was complete", "Send it again.", True),
+    _P.NOT_FOUND: ProblemRow(404, "There is nothing at this address", "See /docs for the addresses of this service."),
+    _P.METHOD_NOT_ALLOWED: ProblemRow(405, "The method is not allowed here", "`Allow` names the methods."),
+    _P.HTTP_ERROR: ProblemRow(400, "The request cannot be served", "See /docs."),
+    _P.INTERNAL: ProblemRow(
+        500, "An unexpected error happened", "Send it again; if it persists, report `request_id` to the operator.", True
+    ),
+}  # fmt: skip
+
+INPUT_TITLES: dict[FailureCode, str] = {
+    FailureCode.INPUT_NOT_FOUND: "An input does not exist",
+    FailureCode.INPUT_FORBIDDEN: "An input may not be read",
+    FailureCode.INPUT_INVALID: "An input is not usable",
+    FailureCode.INPUT_NO_FACE: "The source shows no face",
+    FailureCode.INPUT_TOO_LARGE: "An input is too large",
+    FailureCode.UPSTREAM_TIMEOUT: "An input did not arrive in time",
+    FailureCode.UPSTREAM_CONNECTION: "An input's server could not be reached",
+    FailureCode.UPSTREAM_5XX: "An input's server failed",
+    FailureCode.UPSTREAM_BUSY: "An input's server is busy",
+    FailureCode.UPSTREAM_REJECTED: "An input's server refused",
+    FailureCode.UPSTREAM_AUTH: "An input's server wants credentials",
+    FailureCode.DISK_FULL: "The disk is full",
+}
+"""Failures that a request can meet before anything is queued, and are its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing that is wrong with one field. `reason` is a stable word for programs."""
+
+    field: str | None
+    code: str
+    reason: str | None
+    detail: str
+    hint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry in `errors`."""
+        return {"field": self.field, "code": self.code, "reason": self.reason, "detail": self.detail, "hint": self.hint}
+
+
+class ProblemError(Exception):
+    """Raised by routes to answer with a problem. Only `code` is required; the row fills in the rest."""
+
+    def __init__(
+        self,
+        code: ProblemCode,
+        detail: str = "",
+        *,
+        field: str | None = None,
+        reason: str | None = None,
+        hint: str = "",
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        self.problem = Problem.of(
+            code, detail, field=field, reason=reason, hint=hint, errors=errors, headers=headers, **extra
+        )
+        super().__init__(self.problem.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem, ready to be answered."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    hint: str
+    retryable: bool
+    field: str | None = None
+    reason: str | None = None
+    errors: tuple[FieldError, ...] = ()
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        code: ProblemCode,
+        detail: str = "",
+        *,
+        field: str | None = None,
+        reason: str | None = None,
+        hint: str = "",
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        status: int | None = None,
+        **extra: Any,
+    ) -> Problem:
+        """The problem of an HTTP code."""
+        row = PROBLEMS[code]
+        return cls(
+            status=status or row.status,
+            code=code,
+            title=row.title,
+            detail=detail or f"{row.title}.",
+            hint=hint or row.hint,
+            retryable=row.retryable,
+            field=field,
+            reason=reason,
+            errors=tuple(errors),
+            headers=dict(headers or {}),
+            extra=extra,
+        )
+
+    @classmethod
+    def of_inputs(cls, refused: Sequence[CodedError]) -> Problem:
+        """The problem of one or more refused inputs; the first gives code and status, all stand in `errors`."""
+        first = refused[0].failure
+        errors = [
+            FieldError(e.failure.detail.get("field"), e.code, e.failure.detail.get("reason"), str(e), e.failure.hint)
+            for e in refused
+        ]
+        facts = {k: v for k, v in first.detail.items() if k not in {"field", "reason", "status"} and _is_plain(v)}
+        return cls(
+            status=input_status(first.code, first.detail),
+            code=first.code,
+            title=INPUT_TITLES.get(first.code, "The service cannot take this now"),
+            detail=str(refused[0]),
+            hint=first.hint,
+            retryable=all(e.failure.policy.retryable for e in refused),
+            field=errors[0].field,
+            reason=errors[0].reason,
+            errors=tuple(errors),
+            headers={} if first.code in INPUT_TITLES else {"Retry-After": "5"},
+            extra={"facts": facts} if facts else {},
+        )
+
+    def response(self, *, instance: str, request_id: str) -> JSONResponse:
+        """The answer. `instance` is the path of the request."""
+        body: dict[str, Any] = {
+            "type": f"/docs#{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "field": self.field,
+            "reason": self.reason,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "request_id": request_id,
+        }
+        if self.errors:
+            body["errors"] = [error.as_json() for error in self.errors]
+        return JSONResponse(body | self.extra, self.status, self.headers, MEDIA_TYPE)
+
+
+def input_status(code: FailureCode, detail: Mapping[str, Any] | None = None) -> int:
+    """The HTTP status of a failure before anything is queued: 413 for bytes in the request itself, else 422."""
+    if code is FailureCode.DISK_FULL:
+        return 507
+    if code is FailureCode.INPUT_TOO_LARGE and (detail or {}).get("reason") == "body_bytes":
+        return 413
+    return 422 if code in INPUT_TITLES else 503
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

@@ -1,0 +1,236 @@
+"""The task resource: what a caller sees of a task. A pure function of the record and of what runs at this moment."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.ports import LiveProgress
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.records import Artifact, AttemptRecord, TaskRecord
+from app.tasks.status import Status
+
+UNFINISHED_FRACTION = 0.99
+"""The most that a task shows before it is SUCCEEDED: completion is the status, never the progress."""
+_ASK_AGAIN_S, _ASK_AGAIN_MAX_S, _SCHEDULED_MAX_S = 2, 60, 3600
+
+
+class Progress(BaseModel):
+    """How far a task is. `fraction` 0 to 1 over the current phase's units; `total` 0 means unknown."""
+
+    phase: str | None
+    done: int
+    total: int
+    fraction: float | None
+    eta_s: float | None
+
+
+class ErrorResource(BaseModel):
+    """Why a task or an attempt failed. `message` and `hint` are never empty."""
+
+    code: str
+    message: str
+    hint: str
+    retryable: bool
+
+
+class AttemptError(ErrorResource):
+    """Why an attempt failed, with facts that its code records."""
+
+    detail: dict[str, Any]
+
+
+class AttemptResource(BaseModel):
+    """One attempt. `outcome` is null while it runs."""
+
+    n: int
+    tier: str
+    slot: str
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+    error: AttemptError | None
+    backoff_ms: int | None
+    postmortem: dict[str, Any] | None
+
+
+class OutputResource(BaseModel):
+    """The finished video."""
+
+    url: str
+    sha256: str
+    bytes: int
+    duration_s: float
+    width: int
+    height: int
+    fps: float
+
+
+class TaskLinks(BaseModel):
+    """Addresses that apply to the task as it is now; null where one does not (yet)."""
+
+    self: str
+    output: str | None
+    events: str | None
+    cancel: str | None
+
+
+class TaskResource(BaseModel):
+    """A task."""
+
+    id: str
+    status: Status
+    is_terminal: bool
+    progress: Progress
+    queue_position: int | None
+    """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
+    wait_reason: str | None
+    attempts: list[AttemptResource] | None
+    """Null in listings."""
+    served_by: str | None
+    degraded: bool
+    quality: dict[str, Any] | None
+    error: ErrorResource | None
+    output: OutputResource | None
+    links: TaskLinks
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    metadata: dict[str, Any]
+
+
+def task_resource(
+    task: TaskRecord,
+    *,
+    now: float,
+    live: LiveProgress | None = None,
+    queue_position: int | None = None,
+    with_attempts: bool = True,
+) -> TaskResource:
+    """`task` as a resource at the time `now`. A terminal task gives the same for ever."""
+    terminal = task.status.is_terminal
+    path = f"/tasks/{task.id}"
+    finished = task.output if task.status is Status.SUCCEEDED else None
+    return TaskResource(
+        id=task.id,
+        status=task.status,
+        is_terminal=terminal,
+        progress=_progress(task, live if task.status is Status.RUNNING else None),
+        queue_position=None if terminal else queue_position,
+        wait_reason=wait_reason(task, now),
+        attempts=[_attempt(a) for a in task.attempts] if with_attempts else None,
+        served_by=task.served_by,
+        degraded=task.degraded,
+        quality=task.quality,
+        error=ErrorResource(**_error(task.error)) if task.error else None,
+        output=_output(finished, path) if finished else None,
+        links=TaskLinks(
+            self=path,
+            output=f"{path}/output" if finished else None,
+            events=None,
+            cancel=None if terminal else f"{path}/cancel",
+        ),
+        created_at=rfc3339(task.created_at),
+        started_at=_moment(task.started_at),
+        finished_at=_moment(task.finished_at),
+        metadata=task.metadata,
+    )
+
+
+def wait_reason(task: TaskRecord, now: float) -> str | None:
+    """Why the task does not run: `cancelling`, `scheduled`, `slot`, `backoff`, `review`; else None."""
+    if task.status.is_terminal:
+        return None
+    if task.cancel_requested_at is not None:
+        return "cancelling"
+    match task.status:
+        case Status.QUEUED:
+            return "scheduled" if task.not_before is not None and task.not_before > now else "slot"
+        case Status.RETRY_WAIT:
+            return "backoff" if task.retry_at is not None and task.retry_at > now else "slot"
+        case Status.REVIEW:
+            return "review"
+    return None
+
+
+def retry_after(task: TaskRecord, *, now: float, live: LiveProgress | None = None) -> int | None:
+    """Seconds after which asking again pays, None for a terminal task."""
+    if task.status.is_terminal:
+        return None
+    if task.status is Status.RUNNING and live is not None and live.eta_s is not None:
+        return _seconds(live.eta_s, _ASK_AGAIN_MAX_S)
+    if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
+        return _seconds(task.not_before - now, _SCHEDULED_MAX_S)
+    if task.status is Status.RETRY_WAIT and task.retry_at is not None:
+        return _seconds(task.retry_at - now, _ASK_AGAIN_MAX_S)
+    return _ASK_AGAIN_S
+
+
+def rfc3339(at: float) -> str:
+    """Epoch seconds as UTC text with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds(value: float, most: int) -> int:
+    return min(max(math.ceil(value), 1), most)
+
+
+def _moment(at: float | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def _progress(task: TaskRecord, live: LiveProgress | None) -> Progress:
+    if task.status is Status.SUCCEEDED:
+        frames = task.output.frames if task.output else 0
+        return Progress(phase="done", done=frames, total=frames, fraction=1.0, eta_s=0.0)
+    if live is None:
+        return Progress(phase=None, done=0, total=0, fraction=None if task.status.is_terminal else 0.0, eta_s=None)
+    fraction = min(live.done / live.total, UNFINISHED_FRACTION) if live.total > 0 else None
+    return Progress(phase=live.phase, done=live.done, total=live.total, fraction=fraction, eta_s=live.eta_s)
+
+
+def _attempt(attempt: AttemptRecord) -> AttemptResource:
+    error = attempt.error
+    return AttemptResource(
+        n=attempt.n,
+        tier=attempt.tier,
+        slot=attempt.slot,
+        started_at=rfc3339(attempt.started_at),
+        ended_at=_moment(attempt.ended_at),
+        outcome=attempt.outcome,
+        error=AttemptError(**_error(error), detail=error.get("detail") or {}) if error else None,
+        backoff_ms=attempt.backoff_ms,
+        postmortem=attempt.postmortem,
+    )
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    try:
+        code = FailureCode(error.get("code", ""))
+    except ValueError:
+        # Written by a newer version of the service.
+        text = error.get("message") or "The task failed for a reason that this version does not know."
+        hint = error.get("hint") or "Ask a newer version of the service."
+        return {
+            "code": str(error.get("code") or FailureCode.INTERNAL),
+            "message": text,
+            "hint": hint,
+            "retryable": False,
+        }
+    failure = Failure(code, error.get("message") or "", error.get("hint") or "")
+    return {"code": code, "message": failure.message, "hint": failure.hint, "retryable": failure.policy.retryable}
+
+
+def _output(artifact: Artifact, path: str) -> OutputResource:
+    return OutputResource(
+        url=f"{path}/output",
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        duration_s=artifact.duration_s,
+        width=artifact.width,
+        height=artifact.height,
+        fps=artifact.fps,
+    )

@@ -1,0 +1,1 @@
+"""The routes, one small module per resource. Each `router(deps)` returns them bound to their dependencies."""

@@ -1,0 +1,63 @@
+"""For operators: health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from app.api.answering import problems
+from app.api.ports import ApiDependencies
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: str
+
+
+class ReadinessAnswer(BaseModel):
+    """Whether the service can do its work, and a word on each of its parts."""
+
+    status: str
+    checks: dict[str, Any]
+
+
+def router(deps: ApiDependencies) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/health/live", response_model=Liveness, summary="Is the process alive?")
+    async def live() -> Response:
+        return JSONResponse({"status": "live"})
+
+    @routes.get(
+        "/health/ready",
+        response_model=ReadinessAnswer,
+        summary="Can it do its work?",
+        responses={503: {"model": ReadinessAnswer, "description": "Not ready; `checks` says why."}},
+    )
+    async def ready() -> Response:
+        seconds = deps.settings.readiness_timeout_s
+        try:
+            async with asyncio.timeout(seconds):
+                ok, checks = await asyncio.to_thread(deps.readiness.check)
+        except TimeoutError:
+            ok, checks = False, {"readiness": f"no answer within {seconds:g} s"}
+        body = {"status": "ready" if ok else "not_ready", "checks": checks}
+        return JSONResponse(body, 200 if ok else 503, {} if ok else {"Retry-After": "2"})
+
+    @routes.get(
+        "/metrics",
+        summary="Metrics in the Prometheus text format",
+        response_class=Response,
+        responses=problems() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        page, content_type = await asyncio.to_thread(deps.render_metrics)
+        return Response(page, headers={"Content-Type": content_type})
+
+    return routes

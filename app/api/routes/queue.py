@@ -1,0 +1,78 @@
+"""The queue as a whole: how it stands, and holding it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from app.api.answering import json_response, problems
+from app.api.ports import ApiDependencies
+from app.api.resource import rfc3339
+
+
+class SlotResource(BaseModel):
+    """One slot."""
+
+    name: str
+    state: str
+    device: str
+    task_id: str | None
+    attempt: int | None
+    pid: int | None
+    since: str | None
+
+
+class QueueResource(BaseModel):
+    """The queue now. `runnable` tasks could start this moment, `scheduled` ones wait for their time."""
+
+    by_status: dict[str, int]
+    runnable: int
+    scheduled: int
+    oldest_runnable_age_s: float | None
+    paused: bool
+    limit: int | None
+    slots: list[SlotResource]
+
+
+def router(deps: ApiDependencies) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["queue"])
+
+    @routes.get("/queue", response_model=QueueResource, summary="The queue and the slots", responses=problems())
+    async def queue() -> Response:
+        return json_response(await _resource(deps))
+
+    @routes.post(
+        "/queue/pause", response_model=QueueResource, summary="Start no more tasks; running ones go on",
+        responses=problems(),
+    )  # fmt: skip
+    async def pause() -> Response:
+        await deps.store.aset_paused(True)
+        return json_response(await _resource(deps))
+
+    @routes.post("/queue/resume", response_model=QueueResource, summary="Start tasks again", responses=problems())
+    async def resume() -> Response:
+        await deps.store.aset_paused(False)
+        return json_response(await _resource(deps))
+
+    return routes
+
+
+async def _resource(deps: ApiDependencies) -> QueueResource:
+    stats = await deps.store.aqueue()
+    oldest = stats.oldest_runnable_at
+    slots = [
+        SlotResource(**(asdict(slot) | {"since": None if slot.since is None else rfc3339(slot.since)}))
+        for slot in deps.pool.slots()
+    ]
+    return QueueResource(
+        by_status={status.value: count for status, count in stats.by_status.items()},
+        runnable=stats.runnable,
+        scheduled=stats.scheduled,
+        oldest_runnable_age_s=None if oldest is None else round(max(deps.clock() - oldest, 0.0), 3),
+        paused=stats.paused,
+        limit=deps.settings.max_waiting,
+        slots=slots,
+    )

@@ -1,0 +1,131 @@
+"""Reading, listing and cancelling tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from app.api.answering import json_response, not_found, problems, task_response
+from app.api.errors import invalid_request
+from app.api.models import TaskQuery
+from app.api.ports import ApiDependencies, LiveProgress
+from app.api.problems import FieldError, ProblemCode
+from app.api.resource import TaskResource, rfc3339, task_resource
+from app.api.waiting import TaskWaiters, unless_disconnected
+from app.store.records import TaskFilter, TaskRecord
+from app.tasks.status import Status
+
+MAX_ID = 128
+"""No id of ours is longer; a longer one is not looked up."""
+
+
+class PageLinks(BaseModel):
+    """Where to go on; null on the last page."""
+
+    next: str | None
+
+
+class TaskPage(BaseModel):
+    """Tasks, newest first, without their attempts."""
+
+    tasks: list[TaskResource]
+    links: PageLinks
+
+
+class CancelAnswer(BaseModel):
+    """What became of a cancellation."""
+
+    id: str
+    outcome: Literal["cancelled", "requested", "already_terminal"]
+    task: TaskResource
+
+
+async def load(deps: ApiDependencies, task_id: str) -> TaskRecord:
+    """The task. Raises the 404."""
+    task = await deps.store.aget(task_id) if len(task_id) <= MAX_ID else None
+    if task is None:
+        raise not_found(task_id)
+    return task
+
+
+def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["tasks"])
+
+    @routes.get("/tasks", response_model=TaskPage, summary="List tasks, newest first", responses=problems(422))
+    async def tasks(query: Annotated[TaskQuery, Query()]) -> Response:
+        where = TaskFilter(
+            status=tuple(query.status) or None,
+            renderer=query.renderer,
+            created_after=query.created_after.timestamp() if query.created_after else None,
+            created_before=query.created_before.timestamp() if query.created_before else None,
+        )
+        try:
+            page = await deps.store.alist(where, cursor=query.cursor, limit=query.limit)
+        except ValueError:
+            text = "The cursor is not one of `links.next`."
+            raise invalid_request([FieldError("cursor", ProblemCode.REQUEST_INVALID, "cursor", text)]) from None
+        now = deps.clock()
+        shown = [task_resource(t, now=now, live=_live(deps, t), with_attempts=False) for t in page.tasks]
+        return json_response(TaskPage(tasks=shown, links=PageLinks(next=_next(query, page.next_cursor))))
+
+    @routes.get(
+        "/tasks/{task_id}", response_model=TaskResource, summary="Get a task, at once or when it ends",
+        responses=problems(404, 422),
+    )  # fmt: skip
+    async def task(
+        request: Request,
+        task_id: str,
+        wait: Annotated[float, Query(ge=0, allow_inf_nan=False, description="Seconds; more than 60 means 60.")] = 0,
+    ) -> Response:
+        if wait > 0 and len(task_id) <= MAX_ID:
+            seconds = min(wait, deps.settings.max_wait_s)
+            found = await unless_disconnected(request, waiters.until_terminal(task_id, seconds))
+            if found is None:
+                raise not_found(task_id)
+        else:
+            found = await load(deps, task_id)
+        if found.status.is_terminal and request.headers.get("if-none-match") == f'"{found.last_event_id}"':
+            return Response(status_code=304, headers={"ETag": f'"{found.last_event_id}"'})
+        return task_response(found, deps, queue_position=await _position(deps, found))
+
+    @routes.post(
+        "/tasks/{task_id}/cancel", status_code=202, response_model=CancelAnswer, summary="Cancel a task",
+        responses=problems(404) | {200: {"model": CancelAnswer, "description": "It had ended already."}},
+    )  # fmt: skip
+    async def cancel(task_id: str) -> Response:
+        outcome = await deps.store.acancel(task_id, "asked over HTTP") if len(task_id) <= MAX_ID else "unknown"
+        if outcome == "unknown":
+            raise not_found(task_id)
+        after = await load(deps, task_id)
+        shown = task_resource(after, now=deps.clock(), live=_live(deps, after))
+        status = 200 if outcome == "already_terminal" else 202
+        return json_response(CancelAnswer(id=task_id, outcome=outcome, task=shown), status)
+
+    return routes
+
+
+def _live(deps: ApiDependencies, task: TaskRecord) -> LiveProgress | None:
+    return deps.pool.progress(task.id) if task.status is Status.RUNNING else None
+
+
+async def _position(deps: ApiDependencies, task: TaskRecord) -> int | None:
+    if task.status not in {Status.QUEUED, Status.RETRY_WAIT}:
+        return None
+    return await deps.store.aqueue_position(task)
+
+
+def _next(query: TaskQuery, cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    pairs: list[tuple[str, str]] = [("status", s.value) for s in query.status]
+    for name in ("created_after", "created_before"):
+        moment = getattr(query, name)
+        if moment is not None:
+            pairs.append((name, rfc3339(moment.timestamp())))
+    if query.renderer is not None:
+        pairs.append(("renderer", query.renderer))
+    return "/tasks?" + urlencode([*pairs, ("limit", str(query.limit)), ("cursor", cursor)])

@@ -1,0 +1,215 @@
+"""From a `POST /generate` to a task: read, validate, refuse what comes later, replay or resolve, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from app.api.body import declared_length, parse_object, read_limited
+from app.api.errors import field_errors, invalid_request
+from app.api.models import GenerateRequest, json_bytes
+from app.api.multipart import FormLimits, boundary_of, read_form
+from app.api.ports import ApiDependencies
+from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.intake.resolve import Received
+from app.store.records import Created, IdempotencyKey, NewTask
+
+INPUT_FIELDS = ("source", "audio")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
+_MAX_URI_BYTES = 8192
+_FORM_OVERHEAD = 64 * 1024
+"""Boundaries and part headers of a multipart body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request as it was read: the JSON fields, and the files that came with it by field."""
+
+    body: GenerateRequest
+    files: dict[str, Received] = field(default_factory=dict)
+
+    def input(self, name: str) -> str | Received:
+        """What stands for `source` or `audio`."""
+        return self.files.get(name) or getattr(self.body, name) or ""
+
+    def fingerprint(self) -> str:
+        """What an idempotency key stands for: the body with its defaults, and the contents of the files sent with it.
+
+        An address counts as it is written: a repeat must find its task also when the file behind it is gone by then.
+        """
+        canonical = self.body.model_dump(mode="json", exclude={"request_id"})
+        canonical |= {name: f"sha256:{file.blob.sha256}" for name, file in self.files.items()}
+        return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+async def submit(request: Request, deps: ApiDependencies) -> Created:
+    """Do all of it. Whatever is wrong is raised before anything is queued."""
+    key = idempotency_key(request)
+    submission = await read_submission(request, deps)
+    body = submission.body
+    refuse_unavailable(body)
+    renderer, options = checked_options(body, deps)
+    key = agreed_key(key, body.request_id)
+    remembered = None
+    if key is not None:
+        remembered = IdempotencyKey(key, "", submission.fingerprint(), deps.settings.idempotency_ttl_s)
+        replayed = await deps.store.afind_replay(remembered)
+        if replayed is not None:
+            return Created(replayed, replayed=True)
+    source, audio = await deps.intake.resolve(
+        submission.input("source"), submission.input("audio"), source_kinds=deps.renderers.sources(renderer)
+    )
+    now = deps.clock()
+    not_before = body.not_before.timestamp() if body.not_before else None
+    # Deadlines of a scheduled task count from the moment it may start: else it could be late before it can begin.
+    base = max(now, not_before or 0.0)
+    deadline_s = body.deadline_s if body.deadline_s is not None else deps.settings.default_deadline_s
+    task = NewTask(
+        source=source,
+        audio=audio,
+        renderer=body.renderer,
+        fallback=body.fallback or "any",
+        options=options,
+        priority=body.priority,
+        not_before=not_before,
+        start_deadline_at=None if body.start_deadline_s is None else base + body.start_deadline_s,
+        deadline_at=None if deadline_s is None else base + deadline_s,
+        metadata=body.metadata,
+        trace_id=request.scope["state"]["trace_id"],
+    )
+    return await deps.store.acreate(task, remembered, max_waiting=deps.settings.max_waiting)
+
+
+async def read_submission(request: Request, deps: ApiDependencies) -> Submission:
+    """The request in either of its two forms. Raises `ProblemError`, `CodedError`."""
+    content_type = request.headers.get("content-type", "application/json")
+    boundary = boundary_of(content_type)
+    if boundary is not None:
+        return await _read_multipart(request, boundary, deps)
+    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()):
+        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, field="Content-Type")
+    body = await read_limited(request, deps.settings.max_json_bytes)
+    return Submission(_validated(parse_object(body), {}, deps))
+
+
+async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependencies) -> Submission:
+    settings = deps.settings
+    limit = len(INPUT_FIELDS) * settings.max_upload_bytes + settings.max_json_bytes + _FORM_OVERHEAD
+    if (declared_length(request) or 0) > limit:
+        raise ProblemError(
+            ProblemCode.REQUEST_TOO_LARGE, f"The body is larger than {limit} bytes.", reason="body_bytes", limit=limit
+        )
+    limits = FormLimits(settings.max_upload_bytes, settings.max_json_bytes, frozenset({"request"}))
+    form = await read_form(request, boundary, deps.intake.blobs, limits)
+    fields = parse_object(form.texts.pop("request", b"{}"), "request")
+    errors = [
+        FieldError(name, ProblemCode.REQUEST_INVALID, "unknown_field", "There is no such part.", _PART_HINT)
+        for name in (*form.files, *form.texts)
+        if name not in INPUT_FIELDS
+    ]
+    for name in (*form.files, *form.texts):
+        if name in fields and name in INPUT_FIELDS:
+            text = "It is there as a part and in `request`; send one of them."
+            errors.append(FieldError(name, ProblemCode.REQUEST_INVALID, "duplicate", text))
+    if errors:
+        raise invalid_request(errors)
+    for name, text_part in form.texts.items():
+        fields[name] = text_part[: _MAX_URI_BYTES + 1].decode(errors="replace").strip()
+    return Submission(_validated(fields, form.files, deps), form.files)
+
+
+_PART_HINT = "The parts are `source`, `audio` (files) and `request` (a JSON object with all other fields)."
+
+
+def _validated(fields: dict[str, Any], files: dict[str, Received], deps: ApiDependencies) -> GenerateRequest:
+    """The fields as a model. All that is wrong is said at once."""
+    errors: list[FieldError] = []
+    body = None
+    try:
+        body = GenerateRequest.model_validate(fields)
+    except ValidationError as error:
+        errors = field_errors(error.errors(include_input=False, include_url=False))
+    for name in INPUT_FIELDS:
+        if name not in files and fields.get(name) is None:
+            errors.append(FieldError(name, ProblemCode.REQUEST_INVALID, "missing", "The field is required."))
+    limit = deps.settings.max_metadata_bytes
+    if body is not None and json_bytes(body.metadata) > limit:
+        text = f"The metadata is larger than {limit} bytes."
+        errors.append(FieldError("metadata", ProblemCode.REQUEST_INVALID, "too_large", text))
+    if errors or body is None:
+        raise invalid_request(errors)
+    return body
+
+
+def refuse_unavailable(body: GenerateRequest) -> None:
+    """Raise FEATURE_NOT_AVAILABLE for every field whose feature this version does not have. Nothing is ignored."""
+    asked = {
+        "fallback": body.fallback in {"equal", "any"} and "Leave it out or say `none`: there is one renderer per task.",
+        "after": bool(body.after) and "Submit the task when the others have finished.",
+        "cache": body.cache is True and "Leave it out or say false: every task is rendered.",
+        "callback": body.callback is not None and "Wait with GET /tasks/{id}?wait=60 instead.",
+    }
+    for name in INPUT_FIELDS:
+        uri = getattr(body, name)
+        is_task = uri is not None and uri.lower().startswith("task:")
+        asked[name] = is_task and "Wait for that task, download its output and upload it."
+    errors = [
+        FieldError(
+            name, ProblemCode.FEATURE_NOT_AVAILABLE, "not_available", f"`{name}` asks for a feature to come.", hint
+        )
+        for name, hint in asked.items()
+        if isinstance(hint, str)
+    ]
+    if errors:
+        first = errors[0]
+        raise ProblemError(
+            ProblemCode.FEATURE_NOT_AVAILABLE,
+            first.detail,
+            field=first.field,
+            reason=first.reason,
+            hint=first.hint,
+            errors=errors,
+        )
+
+
+def checked_options(body: GenerateRequest, deps: ApiDependencies) -> tuple[str, dict[str, Any]]:
+    """The renderer that will check and, unless told otherwise, render; and the options with its defaults."""
+    names = deps.renderers.names()
+    renderer = body.renderer if body.renderer is not None else deps.settings.default_renderer
+    if renderer not in names:
+        hint = f"There are: {', '.join(names)}."
+        text = f"There is no renderer {renderer!r}."
+        raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text, hint)])
+    try:
+        return renderer, deps.renderers.validate_options(renderer, body.options)
+    except ValidationError as error:
+        errors = error.errors(include_input=False, include_url=False)
+        raise invalid_request(field_errors(errors, prefix=("options",))) from None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` header, bare or as the quoted string of the IETF draft. Raises IDEMPOTENCY_KEY_INVALID."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    key = given[0].strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if len(given) > 1 or not _KEY.fullmatch(key):
+        raise ProblemError(ProblemCode.IDEMPOTENCY_KEY_INVALID, field="Idempotency-Key", reason="format")
+    return key
+
+
+def agreed_key(header: str | None, request_id: str | None) -> str | None:
+    """The one key of a request. Raises REQUEST_INVALID if header and body name two."""
+    if header is not None and request_id is not None and header != request_id:
+        text = "It differs from the Idempotency-Key header; send one of them."
+        raise invalid_request([FieldError("request_id", ProblemCode.REQUEST_INVALID, "two_keys", text)])
+    return header if header is not None else request_id

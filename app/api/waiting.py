@@ -1,0 +1,91 @@
+"""Long-poll: requests that wait for a task to end are woken by the store's commits; nothing polls the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from app.store.interface import Store
+from app.store.records import EventRecord, TaskRecord
+from app.tasks.status import TERMINAL
+
+T = TypeVar("T")
+
+
+class TaskWaiters:
+    """Wakes the requests of one event loop. One subscription to the store, however many requests wait."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._closed = False
+        store.subscribe(self._on_commit)
+
+    def close(self) -> None:
+        """Answer all waiting requests now, and make no more wait: call it when the service is asked to stop."""
+        self._closed = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
+
+    async def until_terminal(self, task_id: str, seconds: float) -> TaskRecord | None:
+        """The task once it is terminal, or as it is after `seconds` or at `close`. None if there is no such task.
+
+        Must be called in one event loop only.
+        """
+        self._loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        # Registered before the first read: a commit between the read and the wait is not missed.
+        self._waiting.setdefault(task_id, set()).add(woken)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    woken.clear()
+                    task = await self._store.aget(task_id)
+                    if task is None or task.status.is_terminal or self._closed:
+                        return task
+                    await woken.wait()
+        except TimeoutError:
+            return await self._store.aget(task_id)
+        finally:
+            events = self._waiting[task_id]
+            events.discard(woken)
+            if not events:
+                del self._waiting[task_id]
+
+    def _on_commit(self, events: Sequence[EventRecord]) -> None:
+        """In the writer's thread. Only ends wake: a long-poll has nothing to say before."""
+        loop = self._loop
+        if loop is None or not self._waiting:
+            return
+        ended = [event.task_id for event in events if event.status in TERMINAL]
+        if ended and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake, ended)
+
+    def _wake(self, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            for event in self._waiting.get(task_id, ()):
+                event.set()
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, cancelled as soon as the client goes away (`ClientDisconnect`). The body must be read."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

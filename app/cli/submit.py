@@ -1,0 +1,94 @@
+"""`greenroom submit`: hand a task to a running service, and fetch the video if wanted."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.errors import EXIT_INPUT, CommandError, shown
+from app.cli.options import AsJson, ConfigFile, Debug, RendererOption, Url, renderer_options, settings_from
+
+if TYPE_CHECKING:
+    from app.cli.client import ServiceClient
+    from app.cli.progress import ProgressView
+
+PASSED_THROUGH = ("http://", "https://", "file://", "upload:", "task:")
+"""Inputs that the service fetches by itself; everything else is a file here, and is uploaded."""
+
+
+def connect(url: str | None, config: Path | None) -> ServiceClient:
+    """A client of the service that `--url` or the configuration means."""
+    from app.cli.client import ServiceClient
+    from app.cli.watch import service_url
+
+    settings = settings_from({}, None, config).settings
+    return ServiceClient(service_url(url, settings.data_dir, settings.host, settings.port))
+
+
+def local_file(name: str, field: str) -> Path:
+    """The readable, non-empty file of that name. Raises `CommandError` naming `field`."""
+    path = Path(name)
+    if not path.is_file():
+        raise CommandError("INPUT_NOT_FOUND", f"{field}: there is no file {name!r}.", exit_code=EXIT_INPUT)
+    if path.stat().st_size == 0:
+        raise CommandError("INPUT_INVALID", f"{field}: the file {name!r} is empty.", exit_code=EXIT_INPUT)
+    return path
+
+
+def submit(
+    source: Annotated[str, typer.Argument(help="Portrait or template video: a file, or http(s)://, file://, upload:.")],
+    audio: Annotated[str, typer.Argument(help="Speech: a file, or http(s)://, file://, upload:.")],
+    url: Url = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the task is finished.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Wait, and download the video to this file.")
+    ] = None,
+    option: RendererOption = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=9, help="9 goes first. [default: 5]")] = None,
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key makes the same task. [default: a new one]")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Send a task to a running service; prints its id, or the finished task with --wait."""
+    with shown(debug):
+        from app.cli.progress import progress_view
+
+        files = {
+            field: None if name.startswith(PASSED_THROUGH) else local_file(name, field)
+            for field, name in (("source", source), ("audio", audio))
+        }
+        request: dict[str, Any] = {"source": source, "audio": audio}
+        if option:
+            request["options"] = renderer_options(option)
+        if priority is not None:
+            request["priority"] = priority
+        with connect(url, config) as client, progress_view(sys.stderr) as view:
+            for field, file in files.items():
+                if file is not None:
+                    request[field] = client.upload(file, lambda done, total: view.update("upload", done, total))
+            task = client.generate(request, key or str(uuid.uuid4()))
+            if wait or output is not None:
+                task = _finish(client, task, output, view)
+        typer.echo(json.dumps(task) if as_json else task["id"])
+
+
+def _finish(client: ServiceClient, task: dict[str, Any], output: Path | None, view: ProgressView) -> dict[str, Any]:
+    from app.cli.watch import follow, raise_unless_succeeded
+
+    try:
+        task = follow(client, task, view)
+    except KeyboardInterrupt:
+        typer.echo(f"task {task['id']} goes on; `greenroom cancel {task['id']}` stops it", err=True)
+        raise
+    raise_unless_succeeded(task)
+    if output is not None:
+        client.download(task, output, lambda done, total: view.update("download", done, total))
+    return task

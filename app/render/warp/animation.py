@@ -1,0 +1,115 @@
+"""From articulation to the shape of the lower face: where lips, chin and cheeks are while someone says something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.render.warp import points
+from app.render.warp.rest import RestFace, lip_offsets
+from app.render.warp.skin import SkinWeights
+from app.speech.channels import CLOSURE, JAW, LABIODENTAL, PROTRUSION, WIDTH
+
+WIDEST = 0.25
+"""How far the lips part at full opening, in units (about 22 mm, a clear /a/ in connected speech)."""
+
+_JAW_SHARE = 0.78  # of the opening is the chin's drop; the rest is the lower lip alone
+_UPPER_RAISE = 0.10  # of the opening is the upper lip's
+_CORNER_DROP = 0.24  # of the opening, at the corners
+_CORNER_IN = 0.22  # of the opening, at the corners: an open mouth is narrower
+_SPREAD = 0.16  # of the mouth's width between neutral and spread lips
+_ROUND = 0.28  # of the mouth's width that full protrusion takes
+_ROUND_GAP = 0.05  # opening that protruded lips keep, unless they close
+_FLATTEN = 0.6  # of the bend of the lips' line that full protrusion takes
+_POUT = 0.022  # how much thicker each lip gets in full protrusion
+_FORWARD = 0.09  # how far protruded lips come forward (seen when the head is turned)
+_PRESS = 0.016  # how much of each lip is pressed out of sight in a closure
+_BITE_GAP = 0.040  # opening at f and v, filled by the edge of the upper teeth
+_BITE_RAISE = 0.55  # of it is the upper lip's
+_BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
+
+
+@dataclass(frozen=True)
+class LowerFace:
+    """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop,
+    `opening` [B] the lips' distance in the middle, `bite` [B] the f/v contact 0..1."""
+
+    shape: Tensor
+    jaw: Tensor
+    opening: Tensor
+    bite: Tensor
+
+    def part(self, frames: slice) -> LowerFace:
+        """The shapes of some of the frames."""
+        return LowerFace(self.shape[frames], self.jaw[frames], self.opening[frames], self.bite[frames])
+
+
+class Animator:
+    """Moves one face. `strength` scales how far the mouth opens."""
+
+    def __init__(self, rest: RestFace, strength: float) -> None:
+        self._rest = rest.shape
+        self._strength = strength
+        self._skin = SkinWeights(rest.shape)
+        seam = rest.shape[list(points.INNER_UPPER)]
+        self._middle = seam[[0, -1], 0].mean()
+        outer = rest.shape[list(points.OUTER_UPPER)]
+        self._bend = seam[:, 1] - seam[4:7, 1].mean()
+        self._across = ((outer[:, 0] - self._middle) / max(rest.half_width, 1e-3)).clamp(-1, 1)
+
+    def pose(self, articulation: Tensor) -> LowerFace:
+        """Shapes for articulation [B, 6] (columns `app.speech.channels.CHANNELS`)."""
+        a = articulation
+        # A closure is complete before its curve peaks: lips that are 0.7 shut in the curve touch.
+        closed = (a[:, CLOSURE] / 0.7).clamp(0, 1)
+        closed = closed * closed * (3 - 2 * closed)
+        bite = (a[:, LABIODENTAL] * (1 - closed)).clamp(0, 1)
+        spread = (a[:, WIDTH] - 0.5) * 2 * self._strength
+        rounded = a[:, PROTRUSION] * min(self._strength, 1.0)
+        jaw = a[:, JAW] * self._strength
+        opening = torch.maximum(WIDEST * jaw * (1 - 0.35 * rounded), _ROUND_GAP * rounded * self._strength)
+        opening = opening * (1 - closed) * (1 - bite)
+        drop = WIDEST * jaw * _JAW_SHARE * (1 - 0.75 * closed) * (1 - 0.6 * bite)
+
+        lips = self._vertical(opening, bite * _BITE_GAP * min(self._strength, 1.0), rounded)
+        lips = lips + self._thickness(closed, rounded, bite)
+        lips = lips + self._sideways(lips, spread, rounded, opening)
+        shape = self._rest + lips + self._skin.follow(lips, drop)
+        return LowerFace(shape, drop, opening, bite)
+
+    def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor) -> Tensor:
+        """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""
+        across = self._across.abs()
+        bow = (1 - across.pow(2.5)).clamp_min(0)
+        bow = bow + rounded[:, None] * ((1 - across.square()).clamp_min(0).sqrt() - bow)
+        sink = opening[:, None] * (across.square() * _CORNER_DROP) - _FLATTEN * rounded[:, None] * self._bend
+        upper = sink - (opening * _UPPER_RAISE + bite * _BITE_RAISE)[:, None] * bow
+        lower = sink + (opening * (1 - _UPPER_RAISE) + bite * (1 - _BITE_RAISE))[:, None] * bow
+        return self._columns(upper, lower)
+
+    def _thickness(self, closed: Tensor, rounded: Tensor, bite: Tensor) -> Tensor:
+        """Outer contours come nearer in a closure, part when the lips pout; only the lower one at f and v."""
+        lens = (1 - self._across.square()).clamp_min(0).sqrt()
+        offsets = self._rest.new_zeros(len(closed), points.COUNT, 3)
+        grown = (_POUT * rounded - _PRESS * closed)[:, None] * lens
+        offsets[:, list(points.OUTER_UPPER), 1] -= grown
+        offsets[:, list(points.OUTER_LOWER), 1] += grown - (_BITE_TUCK * bite)[:, None] * lens
+        return offsets
+
+    def _sideways(self, lips: Tensor, spread: Tensor, rounded: Tensor, opening: Tensor) -> Tensor:
+        wider = _SPREAD * spread * (1 - rounded) - _ROUND * rounded - _CORNER_IN * opening
+        offsets = torch.zeros_like(lips)
+        group = list(points.LIPS)
+        offsets[:, group, 0] = (self._rest[group, 0] - self._middle) * wider[:, None]
+        offsets[:, group, 2] = -_FORWARD * rounded[:, None]
+        return offsets
+
+    def _columns(self, upper: Tensor, lower: Tensor) -> Tensor:
+        zero = torch.zeros_like(upper)
+        return lip_offsets(
+            self._rest.expand(len(upper), -1, -1),
+            torch.stack([zero, upper, zero], dim=2),
+            torch.stack([zero, lower, zero], dim=2),
+        )

@@ -1,0 +1,176 @@
+"""The built-in renderer: makes a photo or a template video speak by warping its own lower face."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from app.face.analyser import FaceAnalyser
+from app.face.cache import TrackCache
+from app.media.encode import VideoWriter, h264_encoder
+from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
+from app.render.warp.animation import Animator
+from app.render.warp.compositor import Compositor
+from app.render.warp.footage import Footage, open_footage
+from app.render.warp.options import WarpOptions
+from app.render.warp.subject import Subject, best_teeth_frame, read_subject, teeth_plate
+from app.render.warp.tracking import FaceFinder, Track
+from app.render.warp.voice import Voice, listen
+from app.speech.articulation import SpeechAnalyser
+
+OUTPUT_NAME = "output.mp4"
+DEFAULT_CACHE_BYTES = 512 * 1024**2
+
+_BATCH = 16  # frames in flight: enough to keep kernels busy, little enough to cancel within a fraction of a second
+_BATCH_PIXELS = 24_000_000  # and never more pixels than this (72 MB of frames), for large templates
+
+
+class WarpRenderer(Renderer):
+    """Renders with torch on one device. Settings: `cache_dir` (none: no cache of template analyses), `cache_bytes`."""
+
+    name: ClassVar[str] = "warp"
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(settings or {})
+        self._device = torch.device("cpu")
+        self._finder: FaceFinder | None = None
+        self._speech: SpeechAnalyser | None = None
+
+    def load(self, device: str) -> None:
+        """Load face and speech models onto `device`."""
+        self._device = torch.device(device)
+        folder = self.settings.get("cache_dir")
+        limit = int(self.settings.get("cache_bytes", DEFAULT_CACHE_BYTES))
+        cache = TrackCache(Path(folder), limit) if folder else None
+        self._finder = FaceFinder(FaceAnalyser(self._device), cache)
+        self._speech = SpeechAnalyser(self._device)
+
+    def render(self, job: RenderJob, progress: Progress) -> RenderResult:
+        """Render `job`. Raises CodedError (INPUT_NO_FACE, unreadable input, full disk ...) and `Cancelled`."""
+        if self._finder is None or self._speech is None:
+            raise RuntimeError("load() comes before render()")
+        options = WarpOptions.model_validate(dict(job.options))
+        started = time.perf_counter()
+        stages: dict[str, float] = {}
+        with torch.inference_mode(), _room_for_encoder(self._device):
+            footage = open_footage(job.source, options.fps)
+            try:
+                with _timed(stages, "analyse_speech"):
+                    voice = listen(job.audio, self._speech, lambda rows: progress.report(Phase.ANALYSE, rows, 0))
+                count = voice.frame_count(footage.rate)
+                waited = footage.seconds
+                with _timed(stages, "analyse_face"):
+                    track = self._finder.find(
+                        footage, job.source, job.source_sha256, count, lambda n, m: progress.report(Phase.ANALYSE, n, m)
+                    )
+                    subject = read_subject(track.pixels, track.present)
+                stages["analyse_face"] -= footage.seconds - waited
+                faceless = self._perform(job, options, footage, voice, track, subject, count, progress, stages)
+            finally:
+                footage.close()
+        stages["decode"] = footage.seconds
+        return RenderResult(
+            path=job.output_dir / OUTPUT_NAME,
+            frames=count,
+            fps=float(footage.rate),
+            duration_s=float(count / footage.rate),
+            width=footage.width,
+            height=footage.height,
+            seconds=time.perf_counter() - started,
+            stages=stages,
+            facts={
+                "frames_without_face": faceless,
+                "analysis_cached": track.cached,
+                "frames_analysed": len(track.present),
+                "lips_parted_in_source": round(subject.rest.gap, 4),
+            },
+        )
+
+    def _perform(
+        self,
+        job: RenderJob,
+        options: WarpOptions,
+        footage: Footage,
+        voice: Voice,
+        track: Track,
+        subject: Subject,
+        count: int,
+        progress: Progress,
+        stages: dict[str, float],
+    ) -> int:
+        """Render and write all frames; returns how many of them show no face and went through untouched."""
+        with _timed(stages, "render"):
+            number = best_teeth_frame(subject, track.present)
+            plate = teeth_plate(subject, footage.frame(number), number)
+            here = subject.to(self._device)
+            still = footage.frame(0) if footage.still else None
+            compositor = Compositor(here, plate, self._device, still)
+            animator = Animator(here.rest, options.strength)
+        stages["encode_wait"] = 0.0
+        faceless = done = 0
+        batch = max(1, min(_BATCH, _BATCH_PIXELS // (footage.width * footage.height)))
+        writer = VideoWriter(
+            job.output_dir / OUTPUT_NAME,
+            footage.width,
+            footage.height,
+            footage.rate,
+            job.audio,
+            crf=options.crf,
+            encoder=h264_encoder(str(self._device)),
+        )
+        with writer:
+            for frames, numbers in footage.batches(batch, count):
+                with _timed(stages, "render"):
+                    wanted = torch.from_numpy(voice.articulation(done, len(frames), footage.rate))
+                    at = torch.from_numpy(numbers)
+                    shown = track.present[at]
+                    faceless += int((~shown).sum())
+                    which = shown.nonzero()[:, 0]
+                    if len(which):
+                        face = animator.pose(wanted[which].to(self._device))
+                        compositor.render_into(frames, which, at[which], face)
+                with _timed(stages, "encode_wait"):
+                    writer.write(frames.numpy())
+                done += len(frames)
+                progress.report(Phase.RENDER, done, count)
+            progress.report(Phase.ENCODE, 0, count)
+            with _timed(stages, "encode_wait"):
+                writer.close()
+            progress.report(Phase.ENCODE, count, count)
+        stages["encode"] = writer.encode_seconds
+        return faceless
+
+
+@contextmanager
+def _room_for_encoder(device: torch.device) -> Iterator[None]:
+    """Leave a core to the encoder's thread: torch's threads wait actively and would slow it down, and themselves.
+
+    On two cores this makes a portrait render 1.8 times faster.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(threads - 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _timed:  # noqa: N801 - reads as a statement
+    """Adds the time of its block to a stage."""
+
+    def __init__(self, stages: dict[str, float], name: str) -> None:
+        self._stages, self._name = stages, name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._stages[self._name] = self._stages.get(self._name, 0.0) + time.perf_counter() - self._started

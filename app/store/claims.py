@@ -1,0 +1,239 @@
+"""The claim, and all that its holder may write: renewals, results, ends. The attempt number is the fence."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import BindParameter, bindparam, exists, func, insert, not_, or_, select, update
+
+from app.store.creation import cancelled
+from app.store.interface import StaleClaim
+from app.store.records import Artifact, AttemptEnd, Claim, TaskRecord
+from app.store.rows import TASK, task_record
+from app.store.schema import attempts, settings, tasks
+from app.store.transaction import Transaction
+from app.store.transitions import close_attempt, finish, load, wait
+from app.tasks.replay import EVENT_OF
+from app.tasks.status import CLAIMABLE, Status, check_transition
+
+PROMOTE_LIMIT = 500
+"""Scheduled tasks made ready by one claim: bounds its time when very many fall due together."""
+
+PAUSED = "paused"
+"""Claiming is stopped while a setting of this name exists."""
+
+_now: BindParameter[float] = bindparam("now")
+_PROMOTE = (
+    update(tasks)
+    .where(
+        tasks.c.id.in_(
+            select(tasks.c.id)
+            .where(tasks.c.due_at <= _now)
+            .order_by(tasks.c.due_at, tasks.c.rank)
+            .limit(PROMOTE_LIMIT)
+            .scalar_subquery()
+        )
+    )
+    .values(ready_at=tasks.c.due_at, due_at=None)
+)
+_BEST = (
+    select(tasks.c.id)
+    .where(
+        tasks.c.ready_at.is_not(None),
+        or_(tasks.c.give_up_at.is_(None), tasks.c.give_up_at > _now),
+        not_(exists().where(settings.c.name == PAUSED)),
+    )
+    .order_by(tasks.c.rank, tasks.c.id)
+    .limit(1)
+    .scalar_subquery()
+)
+_CLAIM = (
+    update(tasks)
+    .where(tasks.c.id == _BEST, tasks.c.status.in_([status.value for status in CLAIMABLE]))
+    .values(
+        status=Status.RUNNING.value,
+        attempt=tasks.c.attempt + 1,
+        started_at=func.coalesce(tasks.c.started_at, bindparam("started")),
+        ready_at=None,
+        give_up_at=None,
+        lease_owner=bindparam("holder"),
+        lease_expires_at=bindparam("until"),
+        last_event_id=bindparam("event"),
+    )
+    .returning(*TASK)
+)
+_INSERT_ATTEMPT = insert(attempts)
+_HELD = (
+    tasks.c.id == bindparam("task"),
+    tasks.c.attempt == bindparam("fence"),
+    tasks.c.status == Status.RUNNING.value,
+    tasks.c.lease_owner == bindparam("holder"),
+)
+_RENEW = update(tasks).where(*_HELD).values(lease_expires_at=bindparam("until")).returning(*TASK)
+
+
+def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
+    """Take the best-ranked ready task. See `Store.claim`."""
+    tx.connection.execute(_PROMOTE, {"now": tx.now})
+    until = tx.now + lease_s
+    row = tx.connection.execute(
+        _CLAIM, {"now": tx.now, "holder": owner, "until": until, "started": tx.now, "event": tx.next_event_id}
+    ).one_or_none()
+    if row is None:
+        return None
+    task = task_record(row)
+    # Set when the task went to RETRY_WAIT and kept while the retry runs; the row shows no older status any more.
+    before = Status.QUEUED if task.retry_at is None else Status.RETRY_WAIT
+    check_transition(before, Status.RUNNING)
+    tx.count(before, -1)
+    tx.count(Status.RUNNING, +1)
+    where = {"tier": tier, "slot": slot, "device": device, "owner": owner}
+    tx.emit(task.id, EVENT_OF[Status.RUNNING], Status.RUNNING, task.attempt, where)
+    tx.connection.execute(
+        _INSERT_ATTEMPT,
+        {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}} | where,
+    )
+    return Claim(task, task.attempt, owner, until)
+
+
+def renew(tx: Transaction, held: Claim, lease_s: float) -> TaskRecord:
+    """Push the lease further. See `Store.renew`."""
+    row = tx.connection.execute(
+        _RENEW,
+        {"task": held.task.id, "fence": held.attempt, "holder": held.owner, "until": tx.now + lease_s},
+    ).one_or_none()
+    if row is None:
+        raise _stale(held)
+    return task_record(row)
+
+
+def succeed(
+    tx: Transaction,
+    held: Claim,
+    artifact: Artifact,
+    *,
+    served_by: str,
+    degraded: bool,
+    quality: dict[str, Any] | None,
+    stages: dict[str, float] | None,
+    facts: dict[str, Any] | None,
+) -> TaskRecord:
+    """RUNNING -> SUCCEEDED. See `Store.succeed`."""
+    task = _held(tx, held)
+    close_attempt(tx, task, "succeeded", stages=stages or {}, facts=facts or {})
+    return finish(
+        tx,
+        task,
+        Status.SUCCEEDED,
+        {"served_by": served_by, "degraded": degraded},
+        output=asdict(artifact),
+        served_by=served_by,
+        degraded=degraded,
+        quality=quality,
+        error=None,
+    )
+
+
+def end_attempt(
+    tx: Transaction,
+    held: Claim,
+    end: AttemptEnd,
+    *,
+    error: dict[str, Any] | None,
+    retry_at: float | None,
+    backoff_ms: int | None,
+    postmortem: dict[str, Any] | None,
+) -> TaskRecord:
+    """Close the attempt without a result. See `Store.end_attempt`."""
+    task = _held(tx, held)
+    if task.cancel_requested_at is not None and end in ("retry", "requeue"):
+        end = "cancel"
+    close_attempt(
+        tx,
+        task,
+        _OUTCOME[end],
+        error=error,
+        backoff_ms=backoff_ms if end == "retry" else None,
+        postmortem=postmortem,
+    )
+    match end:
+        case "retry":
+            return _retry(tx, task, error, tx.now if retry_at is None else retry_at, backoff_ms)
+        case "requeue":
+            return requeue(tx, task, "interrupted", until=retry_at)
+        case "fail":
+            return finish(tx, task, Status.FAILED, {"error": error}, error=error)
+        case "cancel":
+            return finish(tx, task, Status.CANCELLED, {}, error=cancelled())
+
+
+def rescue_expired(tx: Transaction, limit: int) -> list[TaskRecord]:
+    """Requeue up to `limit` tasks whose lease ran out."""
+    rows = tx.connection.execute(
+        select(*TASK).where(tasks.c.lease_expires_at <= tx.now).order_by(tasks.c.lease_expires_at).limit(limit)
+    ).all()
+    return [_give_back(tx, task_record(row), "lease_expired") for row in rows]
+
+
+def take_back(tx: Transaction, owner: str, limit: int) -> list[TaskRecord]:
+    """Requeue up to `limit` tasks leased to `owner`."""
+    rows = tx.connection.execute(
+        select(*TASK).where(tasks.c.lease_expires_at.is_not(None), tasks.c.lease_owner == owner).limit(limit)
+    ).all()
+    return [_give_back(tx, task_record(row), "taken_back") for row in rows]
+
+
+def requeue(tx: Transaction, task: TaskRecord, reason: str, *, until: float | None = None) -> TaskRecord:
+    """Back to QUEUED, no retry charged."""
+    return wait(tx, task, Status.QUEUED, {"reason": reason}, until=until, retry_at=None, retry_reason=None)
+
+
+def _retry(
+    tx: Transaction, task: TaskRecord, error: dict[str, Any] | None, at: float, backoff_ms: int | None
+) -> TaskRecord:
+    retries = task.retries + 1
+    return wait(
+        tx,
+        task,
+        Status.RETRY_WAIT,
+        {"retry_at": at, "backoff_ms": backoff_ms, "retries": retries, "error": error},
+        until=at,
+        retries=retries,
+        retry_at=at,
+        retry_reason=None if error is None else error.get("code"),
+    )
+
+
+def _give_back(tx: Transaction, task: TaskRecord, reason: str) -> TaskRecord:
+    """What happens to a running task whose holder is gone."""
+    if task.cancel_requested_at is not None:
+        close_attempt(tx, task, "cancelled")
+        return finish(tx, task, Status.CANCELLED, {"reason": reason}, error=cancelled())
+    close_attempt(tx, task, "interrupted")
+    return requeue(tx, task, reason)
+
+
+def _held(tx: Transaction, held: Claim) -> TaskRecord:
+    """The task of a claim that is still current."""
+    task = load(tx, held.task.id)
+    if (
+        task is None
+        or task.status is not Status.RUNNING
+        or task.attempt != held.attempt
+        or task.lease_owner != held.owner
+    ):
+        raise _stale(held)
+    return task
+
+
+def _stale(held: Claim) -> StaleClaim:
+    return StaleClaim(f"Attempt {held.attempt} of task {held.task.id} by {held.owner} is no longer the current one.")
+
+
+_OUTCOME: dict[AttemptEnd, str] = {
+    "retry": "failed",
+    "fail": "failed",
+    "requeue": "interrupted",
+    "cancel": "cancelled",
+}

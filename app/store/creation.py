@@ -1,0 +1,178 @@
+"""Making tasks, at most once per idempotency key; cancelling them; ending those that waited too long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlalchemy import delete, exists, insert, select
+
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.interface import IdempotencyConflict, QueueFull
+from app.store.records import CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
+from app.store.rows import TASK, task_record, task_values
+from app.store.schema import idempotency_keys as keys
+from app.store.schema import tasks
+from app.store.transaction import Transaction
+from app.store.transitions import finish, load
+from app.tasks.ids import new_id
+from app.tasks.rank import rank
+from app.tasks.replay import CANCEL_REQUESTED, EVENT_OF
+from app.tasks.status import TERMINAL, Status
+
+_INSERT_TASK = insert(tasks)
+_INSERT_KEY = insert(keys)
+
+
+def create(tx: Transaction, new: NewTask, key: IdempotencyKey | None, max_waiting: int | None) -> Created:
+    """Write task, key and first event. See `Store.acreate`."""
+    if key is not None:
+        earlier = find_replay(tx, key)
+        if earlier is not None:
+            return Created(earlier, replayed=True)
+    if max_waiting is not None and tx.waiting >= max_waiting:
+        raise QueueFull(max_waiting)
+    task = _first_record(new, tx.now)
+    task = replace(task, last_event_id=tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, {}))
+    later = new.not_before is not None and new.not_before > tx.now
+    tx.connection.execute(
+        _INSERT_TASK,
+        task_values(task)
+        | {
+            "rank": rank(task.enqueued_at, task.priority),
+            "ready_at": None if later else tx.now,
+            "due_at": new.not_before if later else None,
+            "give_up_at": min((at for at in (new.start_deadline_at, new.deadline_at) if at is not None), default=None),
+        },
+    )
+    tx.count(Status.QUEUED, +1)
+    if key is not None:
+        tx.connection.execute(
+            _INSERT_KEY,
+            {
+                "client": key.client,
+                "key": key.key,
+                "fingerprint": key.fingerprint,
+                "task_id": task.id,
+                "expires_at": tx.now + key.ttl_s,
+            },
+        )
+    return Created(task, replayed=False)
+
+
+def find_replay(tx: Transaction, key: IdempotencyKey) -> TaskRecord | None:
+    """The task of a key that is still good, None for an unknown one. A key past its time is forgotten on the way.
+
+    Raises `IdempotencyConflict`.
+    """
+    row = tx.connection.execute(
+        select(keys.c.fingerprint, keys.c.expires_at, *TASK)
+        .join_from(keys, tasks, keys.c.task_id == tasks.c.id)
+        .where(keys.c.client == key.client, keys.c.key == key.key)
+    ).one_or_none()
+    if row is None:
+        return None
+    fingerprint, expires_at, *_ = row
+    task = task_record(row[2:])
+    if expires_at <= tx.now and task.status.is_terminal:
+        tx.connection.execute(delete(keys).where(keys.c.client == key.client, keys.c.key == key.key))
+        return None
+    if fingerprint != key.fingerprint:
+        raise IdempotencyConflict(task.id)
+    return task
+
+
+def prune_keys(tx: Transaction, limit: int) -> int:
+    """Delete up to `limit` keys past their time whose task has ended; how many they were."""
+    ended = exists().where(tasks.c.id == keys.c.task_id, tasks.c.status.in_([status.value for status in TERMINAL]))
+    gone = tx.connection.execute(
+        select(keys.c.client, keys.c.key).where(keys.c.expires_at <= tx.now, ended).limit(limit)
+    ).all()
+    for client, key in gone:
+        tx.connection.execute(delete(keys).where(keys.c.client == client, keys.c.key == key))
+    return len(gone)
+
+
+def cancel(tx: Transaction, task_id: str, reason: str) -> CancelOutcome:
+    """Cancel at once what does not run; set the flag of what does."""
+    task = load(tx, task_id)
+    if task is None:
+        return "unknown"
+    if task.status.is_terminal:
+        return "already_terminal"
+    if task.status is not Status.RUNNING:
+        finish(tx, task, Status.CANCELLED, {"reason": reason}, error=cancelled(reason), cancel_requested_at=tx.now)
+        return "cancelled"
+    if task.cancel_requested_at is None:
+        event_id = tx.emit(task.id, CANCEL_REQUESTED, task.status, task.attempt, {"reason": reason})
+        tx.connection.execute(
+            tasks.update().where(tasks.c.id == task.id).values(cancel_requested_at=tx.now, last_event_id=event_id)
+        )
+    return "requested"
+
+
+def expire_waiting(tx: Transaction, now: float | None, limit: int) -> list[TaskRecord]:
+    """Fail up to `limit` waiting tasks whose start deadline or deadline has passed."""
+    at = tx.now if now is None else now
+    rows = tx.connection.execute(
+        select(*TASK).where(tasks.c.give_up_at <= at).order_by(tasks.c.give_up_at).limit(limit)
+    ).all()
+    failed = []
+    for row in rows:
+        task = task_record(row)
+        message = "The task did not start before its deadline." if task.attempt == 0 else ""
+        detail = {"waited_as": task.status.value, "last_failure": task.retry_reason}
+        error = as_error(Failure(FailureCode.DEADLINE_EXCEEDED, message, detail=detail))
+        failed.append(finish(tx, task, Status.FAILED, {"error": error}, error=error))
+    return failed
+
+
+def cancelled(reason: str = "") -> dict[str, object]:
+    """The error of a cancelled task."""
+    return as_error(Failure(FailureCode.CANCELLED, message=reason))
+
+
+def as_error(failure: Failure) -> dict[str, object]:
+    """A failure as it is stored: `{code, message, hint, detail}`."""
+    return {
+        "code": failure.code.value,
+        "message": failure.message,
+        "hint": failure.hint,
+        "detail": failure.detail,
+    }
+
+
+def _first_record(new: NewTask, now: float) -> TaskRecord:
+    return TaskRecord(
+        id=new_id("task", now),
+        status=Status.QUEUED,
+        priority=new.priority,
+        source=new.source,
+        audio=new.audio,
+        renderer=new.renderer,
+        fallback=new.fallback,
+        options=new.options,
+        metadata=new.metadata,
+        client=new.client,
+        trace_id=new.trace_id,
+        created_at=now,
+        # A scheduled task queues up when its time comes: it has not aged before.
+        enqueued_at=now if new.not_before is None else max(now, new.not_before),
+        not_before=new.not_before,
+        start_deadline_at=new.start_deadline_at,
+        deadline_at=new.deadline_at,
+        started_at=None,
+        finished_at=None,
+        attempt=0,
+        retries=0,
+        retry_at=None,
+        retry_reason=None,
+        cancel_requested_at=None,
+        error=None,
+        output=None,
+        served_by=None,
+        degraded=False,
+        quality=None,
+        lease_owner=None,
+        lease_expires_at=None,
+        last_event_id=0,
+    )

@@ -1,0 +1,25 @@
+"""Cursors of a listing: opaque, safe in a URL, stable while tasks are added."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+
+
+def encode_cursor(created_at: float, task_id: str) -> str:
+    """The cursor that continues after this task."""
+    return base64.urlsafe_b64encode(json.dumps([created_at, task_id]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[float, str]:
+    """(created_at, task id) of a cursor. Raises ValueError for one that is not ours."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, RecursionError):
+        content = None
+    match content:
+        case [float(created_at), str(task_id)] if math.isfinite(created_at):
+            return created_at, task_id
+    raise ValueError("This cursor is not one of ours.")

@@ -1,0 +1,169 @@
+"""Reads: on connections of their own, which see what is committed and never wait for the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, exists, func, or_, select, tuple_
+
+from app.store.claims import PAUSED
+from app.store.cursor import decode_cursor, encode_cursor
+from app.store.interface import IdempotencyConflict
+from app.store.records import EventRecord, IdempotencyKey, Page, QueueStats, TaskFilter, TaskRecord, UploadRecord
+from app.store.rows import ATTEMPT, EVENT, TASK, UPLOAD, event_record, task_record, upload_record
+from app.store.schema import attempts, counters, events, settings, tasks, uploads
+from app.store.schema import idempotency_keys as keys
+from app.store.transaction import EVENTS
+from app.tasks.status import CLAIMABLE, Status
+
+PAGE_LIMIT = 1000
+
+
+def ping(connection: Connection) -> None:
+    """Read something."""
+    connection.execute(select(counters.c.value).limit(1)).scalar_one()
+
+
+def get(connection: Connection, task_id: str) -> TaskRecord | None:
+    """One task with its attempts."""
+    row = connection.execute(select(*TASK).where(tasks.c.id == task_id)).one_or_none()
+    if row is None:
+        return None
+    rows = connection.execute(select(*ATTEMPT).where(attempts.c.task_id == task_id).order_by(attempts.c.n)).all()
+    return task_record(row, rows)
+
+
+def find_replay(connection: Connection, key: IdempotencyKey, now: float) -> TaskRecord | None:
+    """The task that a key made, while the key is good. Raises `IdempotencyConflict`."""
+    row = connection.execute(
+        select(keys.c.fingerprint, keys.c.expires_at, keys.c.task_id).where(
+            keys.c.client == key.client, keys.c.key == key.key
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    task = get(connection, row.task_id)
+    if task is None or (row.expires_at <= now and task.status.is_terminal):
+        return None
+    if row.fingerprint != key.fingerprint:
+        raise IdempotencyConflict(task.id)
+    return task
+
+
+def list_tasks(connection: Connection, where: TaskFilter, cursor: str | None, limit: int) -> Page:
+    """One page, newest first. Raises ValueError for a foreign cursor or a limit outside 1 to 1000."""
+    if not 1 <= limit <= PAGE_LIMIT:
+        raise ValueError(f"limit must be 1 to {PAGE_LIMIT}, not {limit}")
+    query = _filtered(where)
+    if cursor is not None:
+        query = query.where(tuple_(tasks.c.created_at, tasks.c.id) < tuple_(*decode_cursor(cursor)))
+    query = query.order_by(tasks.c.created_at.desc(), tasks.c.id.desc()).limit(limit + 1)
+    # One query per status, each a walk along an index; with IN (...) the database would sort all tasks of these.
+    statuses = None if where.status is None else sorted(set(where.status))
+    queries = [query] if statuses is None else [query.where(tasks.c.status == status.value) for status in statuses]
+    found = [task_record(row) for one in queries for row in connection.execute(one)]
+    found.sort(key=lambda task: (task.created_at, task.id), reverse=True)
+    page = tuple(found[:limit])
+    more = len(found) > limit
+    return Page(page, encode_cursor(page[-1].created_at, page[-1].id) if more else None)
+
+
+def queue(connection: Connection, now: float) -> QueueStats:
+    """The queue now."""
+    by_status = dict.fromkeys(Status, 0)
+    for name, value in connection.execute(select(counters.c.name, counters.c.value)):
+        if name != EVENTS:
+            by_status[Status(name)] = value
+    scheduled = connection.execute(select(func.count()).where(tasks.c.due_at > now)).scalar_one()
+    since = connection.execute(
+        select(
+            select(func.min(tasks.c.ready_at)).where(tasks.c.ready_at.is_not(None)).scalar_subquery(),
+            select(func.min(tasks.c.due_at)).where(tasks.c.due_at <= now).scalar_subquery(),
+        )
+    ).one()
+    return QueueStats(
+        by_status=by_status,
+        runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled,
+        scheduled=scheduled,
+        oldest_runnable_at=min((at for at in since if at is not None), default=None),
+        paused=connection.execute(select(exists().where(settings.c.name == PAUSED))).scalar_one(),
+    )
+
+
+def queue_position(connection: Connection, task_id: str, now: float, at_most: int | None) -> int | None:
+    """How many runnable tasks go before this one, counted up to `at_most`; None if it does not wait for a slot."""
+    row = connection.execute(
+        select(tasks.c.rank).where(tasks.c.id == task_id, or_(tasks.c.ready_at.is_not(None), tasks.c.due_at <= now))
+    ).one_or_none()
+    if row is None:
+        return None
+    before = tuple_(tasks.c.rank, tasks.c.id) < tuple_(row.rank, task_id)
+    ahead = 0
+    for waits in (tasks.c.ready_at.is_not(None), tasks.c.due_at <= now):
+        some = select(tasks.c.rank).where(waits, before).limit(at_most).subquery()
+        ahead += connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return ahead if at_most is None else min(ahead, at_most)
+
+
+def list_events(connection: Connection, task_id: str | None, after: int, limit: int) -> list[EventRecord]:
+    """Events with an id above `after`, oldest first."""
+    query = select(*EVENT).where(events.c.id > after).order_by(events.c.id).limit(limit)
+    if task_id is not None:
+        query = query.where(events.c.task_id == task_id)
+    return [event_record(row) for row in connection.execute(query)]
+
+
+def next_due(connection: Connection) -> float | None:
+    """The earliest of: a scheduled task falls due, a lease expires, a waiting task's deadline passes."""
+    times = (tasks.c.due_at, tasks.c.lease_expires_at, tasks.c.give_up_at)
+    row = connection.execute(
+        select(*(select(func.min(at)).where(at.is_not(None)).scalar_subquery() for at in times))
+    ).one()
+    return min((at for at in row if at is not None), default=None)
+
+
+def get_upload(connection: Connection, upload_id: str, now: float) -> UploadRecord | None:
+    """An upload that has not expired."""
+    row = connection.execute(select(*UPLOAD).where(uploads.c.id == upload_id, uploads.c.expires_at > now)).one_or_none()
+    return None if row is None else upload_record(row)
+
+
+def expired_uploads(connection: Connection, now: float, limit: int) -> list[UploadRecord]:
+    """Uploads past their time, oldest first."""
+    rows = connection.execute(
+        select(*UPLOAD).where(uploads.c.expires_at <= now).order_by(uploads.c.expires_at).limit(limit)
+    )
+    return [upload_record(row) for row in rows]
+
+
+def blobs_in_use(connection: Connection, wanted: Sequence[str]) -> set[str]:
+    """Those contents that an upload or a task that has not ended refers to."""
+    found: set[str] = set()
+    for start in range(0, len(wanted), _IN_LIMIT):
+        some = wanted[start : start + _IN_LIMIT]
+        live = tasks.c.finished_at.is_(None)
+        for query in (
+            select(uploads.c.sha256).where(uploads.c.sha256.in_(some)),
+            select(tasks.c.source_sha256).where(tasks.c.source_sha256.in_(some), live),
+            select(tasks.c.audio_sha256).where(tasks.c.audio_sha256.in_(some), live),
+        ):
+            found.update(connection.execute(query.distinct()).scalars())
+    return found
+
+
+_IN_LIMIT = 500
+"""Values of one IN list: databases bound the parameters of a statement."""
+
+
+def _filtered(where: TaskFilter) -> Select[Any]:
+    query = select(*TASK)
+    if where.renderer is not None:
+        query = query.where(tasks.c.renderer == where.renderer)
+    if where.client is not None:
+        query = query.where(tasks.c.client == where.client)
+    if where.created_after is not None:
+        query = query.where(tasks.c.created_at > where.created_after)
+    if where.created_before is not None:
+        query = query.where(tasks.c.created_at < where.created_before)
+    return query

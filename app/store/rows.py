@@ -1,0 +1,66 @@
+"""Between rows and records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Row
+
+from app.store.records import Artifact, AttemptRecord, EventRecord, InputRef, TaskRecord, UploadRecord
+from app.store.schema import attempts, events, tasks, uploads
+from app.tasks.status import Status
+
+_TASK_FIELDS = tuple(field.name for field in fields(TaskRecord) if field.name != "attempts")
+_ATTEMPT_FIELDS = tuple(field.name for field in fields(AttemptRecord))
+_EVENT_FIELDS = tuple(field.name for field in fields(EventRecord))
+_UPLOAD_FIELDS = tuple(field.name for field in fields(UploadRecord))
+
+TASK = tuple(tasks.c[name] for name in _TASK_FIELDS)
+"""The columns of a `TaskRecord`, in its order: select or return exactly these."""
+ATTEMPT = tuple(attempts.c[name] for name in _ATTEMPT_FIELDS)
+"""The columns of an `AttemptRecord`."""
+EVENT = tuple(events.c[name] for name in _EVENT_FIELDS)
+"""The columns of an `EventRecord`."""
+UPLOAD = tuple(uploads.c[name] for name in _UPLOAD_FIELDS)
+"""The columns of an `UploadRecord`."""
+
+
+def task_record(row: Sequence[Any], attempt_rows: Sequence[Row[Any]] = ()) -> TaskRecord:
+    """A row of the columns `TASK`, with its attempts' rows, as a record."""
+    values = dict(zip(_TASK_FIELDS, row, strict=True))
+    values["status"] = Status(values["status"])
+    values["source"] = InputRef(**values["source"])
+    values["audio"] = InputRef(**values["audio"])
+    if values["output"] is not None:
+        values["output"] = Artifact(**values["output"])
+    return TaskRecord(**values, attempts=tuple(attempt_record(row) for row in attempt_rows))
+
+
+def attempt_record(row: Row[Any]) -> AttemptRecord:
+    """A row of the columns `ATTEMPT` as a record."""
+    return AttemptRecord(*tuple(row))
+
+
+def event_record(row: Row[Any]) -> EventRecord:
+    """A row of the columns `EVENT` as a record."""
+    number, task_id, kind, status, attempt, at, payload = tuple(row)
+    return EventRecord(number, task_id, kind, Status(status), attempt, at, payload)
+
+
+def upload_record(row: Row[Any]) -> UploadRecord:
+    """A row of the columns `UPLOAD` as a record."""
+    return UploadRecord(*tuple(row))
+
+
+def task_values(task: TaskRecord) -> dict[str, Any]:
+    """A record as column values for an insert (its attempts have a table of their own)."""
+    values = {name: getattr(task, name) for name in _TASK_FIELDS}
+    values["status"] = task.status.value
+    values["source"] = asdict(task.source)
+    values["audio"] = asdict(task.audio)
+    values["output"] = None if task.output is None else asdict(task.output)
+    values["source_sha256"] = task.source.sha256
+    values["audio_sha256"] = task.audio.sha256
+    return values

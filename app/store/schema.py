@@ -1,0 +1,177 @@
+"""The tables. Times are epoch seconds; JSON columns hold JSON only.
+
+Two nullable times decide whether a waiting task can be claimed: `ready_at` (since when it can) and `due_at` (from when
+it will). At most one is set. A claim first promotes what is due, then takes the lowest rank of the partial index over
+`ready_at`, so that neither finished nor scheduled tasks are ever walked over, however many there are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+_Json = JSON(none_as_null=True)
+_BigId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's rowid alias must be spelled INTEGER
+
+
+def _partial(name: str, *columns: Any, where: str) -> Index:
+    """An index over those rows alone that fulfil `where`, where the database has such indexes."""
+    condition: ColumnElement[Any] | Any = text(where)
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("status", String(12), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("rank", Double, nullable=False),
+    Column("ready_at", Double),
+    Column("due_at", Double),
+    Column("give_up_at", Double),  # the nearer of start deadline and deadline, while the task waits for a slot
+    Column("source", _Json, nullable=False),
+    Column("audio", _Json, nullable=False),
+    Column("source_sha256", String(64), nullable=False),
+    Column("audio_sha256", String(64), nullable=False),
+    Column("renderer", Text),
+    Column("fallback", Text, nullable=False),
+    Column("options", _Json, nullable=False),
+    Column("metadata", _Json, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("enqueued_at", Double, nullable=False),
+    Column("not_before", Double),
+    Column("start_deadline_at", Double),
+    Column("deadline_at", Double),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("attempt", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("retry_at", Double),
+    Column("retry_reason", Text),
+    Column("cancel_requested_at", Double),
+    Column("error", _Json),
+    Column("output", _Json),
+    Column("served_by", Text),
+    Column("degraded", Boolean, nullable=False),
+    Column("quality", _Json),
+    Column("lease_owner", Text),
+    Column("lease_expires_at", Double),
+    Column("last_event_id", BigInteger, nullable=False),
+    CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
+)
+_t = tasks.c
+_partial("ix_tasks_ready_rank", _t.rank, _t.id, where="ready_at IS NOT NULL")
+_partial("ix_tasks_ready_at", _t.ready_at, where="ready_at IS NOT NULL")
+_partial("ix_tasks_due_at", _t.due_at, _t.rank, where="due_at IS NOT NULL")
+_partial("ix_tasks_give_up_at", _t.give_up_at, where="give_up_at IS NOT NULL")
+_partial("ix_tasks_lease", _t.lease_expires_at, where="lease_expires_at IS NOT NULL")
+_partial("ix_tasks_live_source", _t.source_sha256, where="finished_at IS NULL")
+_partial("ix_tasks_live_audio", _t.audio_sha256, where="finished_at IS NULL")
+Index("ix_tasks_created", _t.created_at, _t.id)
+Index("ix_tasks_status_created", _t.status, _t.created_at, _t.id)
+_partial("ix_tasks_renderer_created", _t.renderer, _t.created_at, _t.id, where="renderer IS NOT NULL")
+Index("ix_tasks_client_created", _t.client, _t.created_at, _t.id)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("task_id", String(40), ForeignKey("tasks.id"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("tier", Text, nullable=False),
+    Column("slot", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double),
+    Column("outcome", String(12)),
+    Column("error", _Json),
+    Column("backoff_ms", Integer),
+    Column("postmortem", _Json),
+    Column("stages", _Json, nullable=False),
+    Column("facts", _Json, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _BigId, primary_key=True, autoincrement=False),  # numbered by the writer, in commit order
+    Column("task_id", String(40), ForeignKey("tasks.id"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", String(12), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("data", _Json, nullable=False),
+)
+Index("ix_events_task", events.c.task_id, events.c.id)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+Index("ix_uploads_sha256", uploads.c.sha256)
+Index("ix_uploads_expires_at", uploads.c.expires_at)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("task_id", String(40), ForeignKey("tasks.id"), nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+Index("ix_idempotency_keys_expires_at", idempotency_keys.c.expires_at)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _BigId, primary_key=True),
+    Column("event_id", BigInteger, ForeignKey("events.id"), nullable=False),
+    Column("task_id", String(40), ForeignKey("tasks.id"), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("next_at", Double),  # NULL: delivered, or given up
+    Column("tries", Integer, nullable=False),
+)
+_partial("ix_outbox_next_at", outbox.c.next_at, where="next_at IS NOT NULL")
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(20), primary_key=True),  # "events" (the last id given), and one row per status
+    Column("value", BigInteger, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", _Json, nullable=False),
+)

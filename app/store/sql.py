@@ -1,0 +1,274 @@
+"""The store on an SQL database: every method is one operation of the writer or one read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.store import claims, creation, reads
+from app.store import uploads as upload_writes
+from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
+from app.store.interface import Listener, Store, StoreUnavailable
+from app.store.migrate import migrate
+from app.store.records import (
+    Artifact,
+    AttemptEnd,
+    CancelOutcome,
+    Claim,
+    Created,
+    EventRecord,
+    IdempotencyKey,
+    NewTask,
+    Page,
+    QueueStats,
+    TaskFilter,
+    TaskRecord,
+    UploadRecord,
+)
+from app.store.transaction import Transaction
+from app.store.writer import Operation, Writer
+
+T = TypeVar("T")
+
+PATIENCE_S = 5.0
+"""How long a write waits for a database that is locked, read-only or full."""
+
+READERS = 4
+"""Connections for reads, and threads for those that an event loop asks for."""
+
+CHUNK = 200
+"""Tasks per operation of a sweep, so that a long one does not keep claims and creates waiting."""
+
+
+def open_store(
+    url_or_path: str | Path,
+    clock: Callable[[], float] = time.time,
+    *,
+    patience_s: float = PATIENCE_S,
+    readers: int = READERS,
+) -> SqlStore:
+    """Open the database (a path, or `sqlite:///path`), creating or migrating it where needed.
+
+    `clock` gives epoch seconds. Raises ValueError for a database that is not supported, `SchemaTooNew` for one that a
+    newer version has written, `StoreUnavailable` for one that cannot be opened within `patience_s`.
+    """
+    path = database_path(url_or_path)
+    if not path.parent.is_dir():
+        raise StoreUnavailable(f"Cannot open {path}: its folder does not exist.")
+    engine = write_engine(path)
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            with engine.begin() as connection:
+                migrate(connection)
+            break
+        except SQLAlchemyError as error:
+            if not is_unavailable(error):
+                raise
+            if time.monotonic() >= give_up_at:
+                raise StoreUnavailable(f"Cannot open {path}: {words(error)}") from error
+            time.sleep(0.05)
+    return SqlStore(engine, read_engine(path, readers), clock, patience_s=patience_s, readers=readers)
+
+
+class SqlStore(Store):
+    """Implements `app.store.interface.Store`; made by `open_store`."""
+
+    def __init__(
+        self, writing: Engine, reading: Engine, clock: Callable[[], float], *, patience_s: float, readers: int
+    ) -> None:
+        self._writing, self._reading = writing, reading
+        self._clock = clock
+        self._closed = False
+        self._patience_s = patience_s
+        self._writer = Writer(writing, clock, patience_s=patience_s)
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+
+    # -- callers ----------------------------------------------------------------------------------------------
+    async def acreate(
+        self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None
+    ) -> Created:
+        return await self._awrite(lambda tx: creation.create(tx, new, key, max_waiting))
+
+    def create(self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None) -> Created:
+        return self._write(lambda tx: creation.create(tx, new, key, max_waiting))
+
+    async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
+        return await self._aread(lambda connection: reads.find_replay(connection, key, self._clock()))
+
+    async def aget(self, task_id: str) -> TaskRecord | None:
+        return await self._aread(lambda connection: reads.get(connection, task_id))
+
+    async def alist(self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50) -> Page:
+        return await self._aread(lambda connection: reads.list_tasks(connection, where, cursor, limit))
+
+    async def acancel(self, task_id: str, reason: str = "") -> CancelOutcome:
+        return await self._awrite(lambda tx: creation.cancel(tx, task_id, reason))
+
+    def cancel(self, task_id: str, reason: str = "") -> CancelOutcome:
+        return self._write(lambda tx: creation.cancel(tx, task_id, reason))
+
+    async def aqueue(self) -> QueueStats:
+        return await self._aread(lambda connection: reads.queue(connection, self._clock()))
+
+    async def aqueue_position(self, task: TaskRecord, *, at_most: int | None = None) -> int | None:
+        return await self._aread(lambda connection: reads.queue_position(connection, task.id, self._clock(), at_most))
+
+    async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        return await self._aread(lambda connection: reads.list_events(connection, task_id, after, limit))
+
+    async def aset_paused(self, paused: bool) -> None:
+        await self._awrite(lambda tx: upload_writes.set_paused(tx, paused))
+
+    async def aput_upload(self, upload: UploadRecord) -> None:
+        await self._awrite(lambda tx: upload_writes.put_upload(tx, upload))
+
+    async def aget_upload(self, upload_id: str) -> UploadRecord | None:
+        return await self._aread(lambda connection: reads.get_upload(connection, upload_id, self._clock()))
+
+    # -- the dispatcher and the attempts ---------------------------------------------------------------------------
+    def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
+        return self._write(lambda tx: claims.claim(tx, owner, lease_s, tier, slot, device))
+
+    def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:
+        return self._write(lambda tx: claims.renew(tx, claim, lease_s))
+
+    def succeed(
+        self,
+        claim: Claim,
+        artifact: Artifact,
+        *,
+        served_by: str,
+        degraded: bool = False,
+        quality: dict[str, Any] | None = None,
+        stages: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        return self._write(
+            lambda tx: claims.succeed(
+                tx, claim, artifact, served_by=served_by, degraded=degraded, quality=quality, stages=stages, facts=facts
+            )
+        )
+
+    def end_attempt(
+        self,
+        claim: Claim,
+        end: AttemptEnd,
+        *,
+        error: dict[str, Any] | None,
+        retry_at: float | None = None,
+        backoff_ms: int | None = None,
+        postmortem: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        return self._write(
+            lambda tx: claims.end_attempt(
+                tx, claim, end, error=error, retry_at=retry_at, backoff_ms=backoff_ms, postmortem=postmortem
+            )
+        )
+
+    def expire_waiting(self, now: float | None = None) -> list[TaskRecord]:
+        return self._sweep(lambda tx: creation.expire_waiting(tx, now, CHUNK))
+
+    def rescue_expired(self) -> list[TaskRecord]:
+        return self._sweep(lambda tx: claims.rescue_expired(tx, CHUNK))
+
+    def take_back(self, owner: str) -> list[TaskRecord]:
+        return self._sweep(lambda tx: claims.take_back(tx, owner, CHUNK))
+
+    def next_due(self) -> float | None:
+        return self._read(reads.next_due)
+
+    def get(self, task_id: str) -> TaskRecord | None:
+        return self._read(lambda connection: reads.get(connection, task_id))
+
+    def queue(self) -> QueueStats:
+        return self._read(lambda connection: reads.queue(connection, self._clock()))
+
+    def events(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
+        return self._read(lambda connection: reads.list_events(connection, task_id, after, limit))
+
+    def set_paused(self, paused: bool) -> None:
+        self._write(lambda tx: upload_writes.set_paused(tx, paused))
+
+    # -- housekeeping ---------------------------------------------------------------------------------------------
+    def prune_keys(self) -> int:
+        total = 0
+        while pruned := self._write(lambda tx: creation.prune_keys(tx, CHUNK)):
+            total += pruned
+        return total
+
+    def expired_uploads(self) -> list[UploadRecord]:
+        return self._read(lambda connection: reads.expired_uploads(connection, self._clock(), CHUNK))
+
+    def delete_uploads(self, ids: Sequence[str]) -> None:
+        self._write(lambda tx: upload_writes.delete_uploads(tx, ids))
+
+    def blobs_in_use(self, sha256: Sequence[str]) -> set[str]:
+        return self._read(lambda connection: reads.blobs_in_use(connection, sha256))
+
+    def subscribe(self, listener: Listener) -> None:
+        self._writer.subscribe(listener)
+
+    def ping(self) -> None:
+        self._read(reads.ping)
+        try:
+            self._writer.submit(_nothing).result(self._patience_s * 2)
+        except TimeoutError:
+            raise StoreUnavailable("The writer does not answer.") from None
+
+    async def aping(self) -> None:
+        self._refuse_if_closed()
+        await asyncio.get_running_loop().run_in_executor(self._readers, self.ping)
+
+    def close(self) -> None:
+        self._closed = True
+        self._writer.close()
+        self._readers.shutdown(wait=True)
+        self._reading.dispose()
+        self._writing.dispose()
+
+    # -- how -------------------------------------------------------------------------------------------------------
+    def _write(self, operation: Operation[T]) -> T:
+        return self._writer.run(operation)
+
+    async def _awrite(self, operation: Operation[T]) -> T:
+        return await asyncio.wrap_future(self._writer.submit(operation))
+
+    def _sweep(self, operation: Operation[list[TaskRecord]]) -> list[TaskRecord]:
+        """Repeat an operation that changes up to `CHUNK` tasks until it finds no more."""
+        changed = part = self._write(operation)
+        while len(part) == CHUNK:
+            part = self._write(operation)
+            changed = changed + part
+        return changed
+
+    def _read(self, read: Callable[[Connection], T]) -> T:
+        self._refuse_if_closed()
+        try:
+            with self._reading.connect() as connection:
+                return read(connection)
+        except SQLAlchemyError as error:
+            if isinstance(error, PoolTimeout) or is_unavailable(error):
+                raise StoreUnavailable(words(error)) from error
+            raise
+
+    async def _aread(self, read: Callable[[Connection], T]) -> T:
+        self._refuse_if_closed()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(self._read, read))
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
+
+
+def _nothing(_tx: Transaction) -> None:
+    """An operation that only shows that the writer and its database work."""

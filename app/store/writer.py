@@ -1,0 +1,202 @@
+"""The one writer: a thread that runs queued operations in shared transactions (group commit).
+
+Everything that waits when the thread gets round to it is executed in one transaction, each operation in a savepoint of
+its own, and made durable by one commit. Only then are the callers answered, and after them the listeners called. So
+many callers share the cost of one fsync, and nobody hears of a write that could still be lost.
+
+What it can not do: interrupt an fsync that hangs. Callers then wait; `ping` has its own limit.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from app.store.dialect import is_unavailable, plain, words
+from app.store.interface import Listener, StoreUnavailable
+from app.store.records import EventRecord
+from app.store.transaction import Transaction
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Operation = Callable[[Transaction], T]
+"""Runs in the writer's thread, possibly more than once: it must touch nothing but its transaction."""
+
+BATCH_LIMIT = 128
+"""Operations per commit: above this the fsync is cheap already, and a claim should not wait behind more creates."""
+
+PAUSE_S = 0.02
+"""Pause between two tries while the database is not available."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    operation: Operation[Any]
+    future: Future[Any] = field(default_factory=Future)
+    queued_at: float = field(default_factory=time.monotonic)
+
+
+class Writer:
+    """Owns the only connection that writes.
+
+    `patience_s`: how long an operation is retried while the database is locked, read-only or full, before its caller
+    gets `StoreUnavailable` with the database's own words.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float], *, patience_s: float) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._patience_s = patience_s
+        self._connection: Connection | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._listeners: list[Listener] = []
+        self._submitting = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        """Queue an operation. The future is done when its effect is durable, or when it failed and left no trace."""
+        job = _Job(operation)
+        with self._submitting:
+            if self._closed:
+                raise StoreUnavailable("The store is closed.")
+            self._jobs.put(job)
+        return job.future
+
+    def run(self, operation: Operation[T]) -> T:
+        """Submit an operation and wait for it. Not for listeners: they would wait for themselves (RuntimeError)."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("A listener must not write to the store and wait: hand the work to another thread.")
+        return self.submit(operation).result()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Add a listener; it runs in the writer's thread, after the callers of that commit were answered."""
+        self._listeners = [*self._listeners, listener]
+
+    def close(self) -> None:
+        """Finish what was queued, then stop. Safe to repeat."""
+        with self._submitting:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # -- in the thread --------------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        going = True
+        while going:
+            batch: list[_Job] = []
+            try:
+                going = self._next_batch(batch)
+                self._serve(batch)
+            except BaseException as error:  # the thread must outlive every fault, and no caller may wait for ever
+                log.exception("The store's writer failed on a batch of %d operations", len(batch))
+                self._drop_connection()
+                for job in batch:
+                    if not job.future.done():
+                        job.future.set_exception(StoreUnavailable(f"The writer failed: {error!r}"))
+        self._drop_connection()
+
+    def _next_batch(self, batch: list[_Job]) -> bool:
+        """Fill `batch` with the operations that wait now, at least one; whether more may come after them."""
+        job = self._jobs.get()
+        while True:
+            if job is None:
+                return False
+            if job.future.set_running_or_notify_cancel():
+                batch.append(job)
+            if len(batch) >= BATCH_LIMIT:
+                return True
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return True
+
+    def _serve(self, batch: list[_Job]) -> None:
+        while batch:
+            try:
+                outcomes, events = self._commit(batch)
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                self._drop_connection()
+                batch = self._still_patient(batch, error)
+                if batch:
+                    time.sleep(PAUSE_S)
+                continue
+            for job, (result, failure) in zip(batch, outcomes, strict=True):
+                if failure is None:
+                    job.future.set_result(result)
+                else:
+                    job.future.set_exception(failure)
+            if events:
+                self._notify(events)
+            return
+
+    def _commit(self, batch: Sequence[_Job]) -> tuple[list[tuple[Any, Exception | None]], list[EventRecord]]:
+        """Run the batch in one durable transaction: per operation its result or its failure, and the events."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        connection = self._connection
+        with connection.begin():
+            transaction = Transaction(connection, self._clock)
+            outcomes = [self._run_one(transaction, job.operation) for job in batch]
+            transaction.write_counters()
+        return outcomes, transaction.events
+
+    def _run_one(self, transaction: Transaction, operation: Operation[Any]) -> tuple[Any, Exception | None]:
+        mark = transaction.mark()
+        connection = transaction.connection
+        connection.exec_driver_sql("SAVEPOINT operation")
+        try:
+            result = operation(transaction)
+            transaction.write_events(mark)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT operation")
+            connection.exec_driver_sql("RELEASE SAVEPOINT operation")
+            transaction.rewind(mark)
+            return None, plain(error)
+        connection.exec_driver_sql("RELEASE SAVEPOINT operation")
+        return result, None
+
+    def _still_patient(self, batch: Sequence[_Job], error: Exception) -> list[_Job]:
+        """Answer those whose time is up with the database's words; return the others."""
+        now = time.monotonic()
+        waiting = []
+        for job in batch:
+            if now - job.queued_at < self._patience_s:
+                waiting.append(job)
+            else:
+                job.future.set_exception(StoreUnavailable(words(error)))
+        return waiting
+
+    def _drop_connection(self) -> None:
+        """Close the connection, whatever state it is in; the next batch opens a fresh one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            connection.invalidate()
+            connection.close()
+        except Exception:
+            log.exception("Closing the writer's connection failed")
+
+    def _notify(self, events: Sequence[EventRecord]) -> None:
+        for listener in self._listeners:
+            try:
+                listener(events)
+            except Exception:
+                log.exception("A listener of the store failed on %d events", len(events))

@@ -1,0 +1,85 @@
+"""Flags, then variables, then the file, then defaults; and each value says where it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(__import__("os").environ):
+        if name.startswith("GREENROOM_"):
+            monkeypatch.delenv(name)
+
+
+def config(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["config", "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_a_flag_goes_before_a_variable_before_a_file_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("greenroom.toml").write_text("host = '10.0.0.1'\nport = 1\nslots = 3\nlease_s = 12.5\n")
+    monkeypatch.setenv("GREENROOM_PORT", "2")
+    monkeypatch.setenv("GREENROOM_HOST", "10.0.0.2")
+    settings = config("--host", "10.0.0.3", "--set", "slots=4")["settings"]
+    assert settings["host"] == {"value": "10.0.0.3", "origin": "flag"}
+    assert settings["slots"] == {"value": 4, "origin": "flag"}
+    assert settings["port"] == {"value": 2, "origin": "GREENROOM_PORT"}
+    assert settings["lease_s"] == {"value": 12.5, "origin": "greenroom.toml"}
+    assert settings["max_retries"] == {"value": 3, "origin": "default"}
+
+
+def test_the_file_is_named_by_flag_or_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.toml").write_text("port = 11")
+    (tmp_path / "b.toml").write_text("port = 12")
+    monkeypatch.setenv("GREENROOM_CONFIG", "a.toml")
+    assert config()["settings"]["port"] == {"value": 11, "origin": "a.toml"}
+    assert config("--config", "b.toml")["settings"]["port"] == {"value": 12, "origin": "b.toml"}
+
+
+def test_a_misspelled_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENROOM_PROT", "9000")
+    monkeypatch.setenv("GREENROOM_URL", "http://elsewhere:8000")
+    assert config()["unknown_variables"] == ["GREENROOM_PROT"]
+    result = CliRunner().invoke(app, ["config"])
+    assert "GREENROOM_PROT" in result.stderr
+    assert "GREENROOM_URL" not in result.stderr
+
+
+def test_plain_output_has_a_line_for_each_setting() -> None:
+    from app.config import Settings
+
+    lines = CliRunner().invoke(app, ["config"]).stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == list(Settings.model_fields)
+    assert "port\t8000\tdefault" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["--port", "70000"], {}, ["port", "flag"]),
+        ([], {"GREENROOM_SLOTS": "many"}, ["slots", "GREENROOM_SLOTS"]),
+        (["--config", "none.toml"], {}, ["none.toml"]),
+        (["--set", "colour=red"], {}, ["colour"]),
+        (["--set", "colour"], {}, ["NAME=VALUE"]),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_origin(
+    arguments: list[str], variables: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["config", *arguments])
+    assert result.exit_code == 2
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.output

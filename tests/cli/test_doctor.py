@@ -1,0 +1,113 @@
+"""The doctor tries things, survives what kills or hangs, and exits 1 when something fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli import checks
+from app.cli.database_check import database_check
+from app.config import Settings
+from app.store.sql import open_store
+from tests.cli.conftest import Cli
+
+SETTINGS = Settings(device="cpu")
+
+
+def by_name(output: str) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in json.loads(output)["checks"]}
+
+
+def test_this_machine_is_fit(cli: Cli) -> None:
+    done = cli("doctor", "--json", "--device", "cpu")
+    found = by_name(done.stdout)
+    wanted = {
+        "python",
+        "configuration",
+        "host",
+        "shared memory",
+        "disk",
+        "database",
+        "torch",
+        "cuda",
+        "libx264",
+        "jpeg",
+    }
+    assert wanted | {"libx264", "jpeg", "png", "webp", "renderer"} <= set(found), done.stdout
+    assert [check for check in found.values() if check["verdict"] == "fail"] == []
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["ok"] is True
+
+
+def test_nothing_is_left_in_the_data_directory_s_place(cli: Cli, tmp_path: Path) -> None:
+    cli("doctor", "--device", "cpu", "--data-dir", tmp_path / "not" / "there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_directory_that_cannot_be_written_fails_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "data"
+    for check in (checks.disk_check(inside), database_check(inside)):
+        assert check.verdict == "fail"
+        assert check.hint
+
+
+def test_cuda_that_is_asked_for_and_not_there_fails(cli: Cli) -> None:
+    done = cli("doctor", "--json", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
+    found = by_name(done.stdout)
+    assert done.returncode == 1
+    assert found["cuda"]["verdict"] == "fail"
+    assert "GPU_UNAVAILABLE" in found["renderer"]["finding"]
+
+
+def test_a_misspelled_variable_is_a_warning() -> None:
+    from app.config import load_settings
+
+    check = checks.configuration_check(load_settings(), ("GREENROOM_PROT",))
+    assert check.verdict == "warn"
+    assert "GREENROOM_PROT" in check.hint
+
+
+def test_the_service_s_own_database_is_looked_at_and_not_changed(tmp_path: Path) -> None:
+    database = tmp_path / "greenroom.db"
+    open_store(database).close()
+    before = database.read_bytes()
+    check = database_check(tmp_path)
+    assert check.verdict == "ok"
+    assert "schema" in check.finding
+    assert database.read_bytes() == before
+
+
+def test_a_damaged_database_fails(tmp_path: Path) -> None:
+    (tmp_path / "greenroom.db").write_bytes(b"not a database" * 500)
+    check = database_check(tmp_path)
+    assert check.verdict == "fail"
+    assert check.hint
+
+
+def test_a_check_that_crashes_is_a_finding_with_the_signal_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", script(tmp_path, "kill -SEGV $$"))
+    (check,) = checks.isolated("torch", SETTINGS)
+    assert check.verdict == "fail"
+    assert "SIGSEGV" in check.finding
+
+
+def test_a_check_that_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", script(tmp_path, "exec sleep 600"))
+    monkeypatch.setattr(checks, "ISOLATED_WITHIN_S", 0.2)
+    (check,) = checks.isolated("torch", SETTINGS)
+    assert check.verdict == "fail"
+    assert "no answer" in check.finding
+
+
+def script(folder: Path, line: str) -> str:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return str(path)

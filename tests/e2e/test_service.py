@@ -1,0 +1,152 @@
+"""The whole service over a real socket, with the real renderer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import signal
+from pathlib import Path
+
+import av
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.conftest import gone, until
+
+
+def test_a_photo_and_a_voice_become_a_talking_video(serve, portrait, speech):
+    service = serve()
+    task = service.post(portrait, speech(1.5), metadata={"für": "Zoë"})
+    assert task["status"] == "QUEUED"
+    ended = service.until_ended(task["id"])
+    assert ended["status"] == "SUCCEEDED", ended["error"]
+    assert ended["served_by"] == "warp"
+    assert ended["metadata"] == {"für": "Zoë"}
+    answer = service.http.get(ended["links"]["output"])
+    assert answer.headers["content-type"] == "video/mp4"
+    assert hashlib.sha256(answer.content).hexdigest() == ended["output"]["sha256"]
+    assert answer.headers["etag"] == f'"{ended["output"]["sha256"]}"'
+    with av.open(io.BytesIO(answer.content)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert abs(len(frames) - 1.5 * 25) <= 1
+    with av.open(io.BytesIO(answer.content)) as video:
+        sound = sum(frame.samples / frame.sample_rate for frame in video.decode(audio=0))
+    assert abs(sound - 1.5) <= 0.1  # AAC packets
+    assert (frames[5].astype(int) - frames[20]).any(), "the picture moves"
+    part = service.http.get(ended["links"]["output"], headers={"Range": "bytes=4-7"})
+    assert (part.status_code, part.content) == (206, b"ftyp")
+    # What a terminal task says never changes.
+    assert service.task(task["id"]) == ended
+    assert service.stop() == 0
+
+
+def test_neither_torch_nor_a_codec_is_loaded_into_the_api_process(serve, portrait, speech):
+    service = serve()
+    service.until_ended(service.post(portrait, speech(0.5))["id"])
+    maps = Path(f"/proc/{service.process.pid}/maps").read_text()
+    for library in ("libtorch", "cv2", "libavcodec", "_imaging", "numpy"):
+        assert library not in maps, library
+    assert "libtorch" in Path(f"/proc/{service.slot_pid()}/maps").read_text()
+
+
+def test_a_worker_killed_in_the_middle_of_a_render_costs_one_retry_and_no_task(serve, portrait, speech):
+    service = serve(GREENROOM_BACKOFF_CAP_S="0.01")
+    task_id = service.post(portrait, speech(8))["id"]
+    service.until_rendering(task_id)
+    victim = service.slot_pid()
+    psutil.Process(victim).kill()
+    ended = service.until_ended(task_id)
+    assert ended["status"] == "SUCCEEDED"
+    first, second = ended["attempts"]
+    assert first["error"]["code"] == "WORKER_CRASHED"
+    assert "SIGKILL" in first["error"]["message"]
+    assert (first["outcome"], second["outcome"]) == ("failed", "succeeded")
+    assert service.slot_pid() != victim
+
+
+def test_a_killed_service_leaves_no_process_and_its_restart_runs_the_interrupted_and_the_queued(
+    serve, portrait, speech
+):
+    service = serve()
+    running, queued = (service.post(portrait, speech(seconds))["id"] for seconds in (8, 0.5))
+    service.until_rendering(running)
+    family = [child.pid for child in psutil.Process(service.process.pid).children(recursive=True)]
+    assert service.stop(signal.SIGKILL) == -9
+    until(lambda: all(gone(pid) for pid in family), "its processes to be gone")
+    restarted = serve()
+    for task_id in (running, queued):
+        assert restarted.until_ended(task_id)["status"] == "SUCCEEDED"
+    attempts = restarted.task(running)["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == ["interrupted", "succeeded"]
+    assert not list((restarted.data_dir / "attempts").glob("*/*"))
+    assert len(list((restarted.data_dir / "results").glob("*/*"))) == 2
+
+
+def test_sigterm_puts_a_long_render_back_into_the_queue_and_exits_with_0(serve, portrait, speech):
+    service = serve(GREENROOM_SHUTDOWN_GRACE_S="0.1")
+    task_id = service.post(portrait, speech(20))["id"]
+    service.until_rendering(task_id)
+    assert service.stop(signal.SIGTERM) == 0
+    assert not (service.data_dir / "service.json").exists()
+    restarted = serve()
+    ended = restarted.until_ended(task_id)
+    assert [attempt["outcome"] for attempt in ended["attempts"]] == ["interrupted", "succeeded"]
+
+
+def test_sigterm_lets_a_short_render_finish(serve, portrait, speech):
+    service = serve()
+    service.until_ready()
+    task_id = service.post(portrait, speech(2))["id"]
+    service.until_rendering(task_id)
+    assert service.stop(signal.SIGTERM) == 0
+    assert any(r["event"] == "attempt_succeeded" and r["task_id"] == task_id for r in service.records())
+
+
+def test_cancel_stops_a_running_render(serve, portrait, speech):
+    service = serve()
+    task_id = service.post(portrait, speech(60))["id"]
+    service.until_rendering(task_id)
+    worker = service.slot_pid()
+    assert service.http.post(f"/tasks/{task_id}/cancel").status_code == 202
+    assert service.until_ended(task_id)["status"] == "CANCELLED"
+    assert service.http.post(f"/tasks/{task_id}/cancel").status_code == 200
+    until(lambda: service.http.get("/queue").json()["slots"][0]["state"] == "idle", "the slot to be free")
+    assert service.slot_pid() == worker, "a render that yields keeps its process"
+    assert not list((service.data_dir / "attempts").glob("*/*"))
+
+
+def test_metrics_and_logs_tell_what_happened(serve, portrait, speech):
+    service = serve()
+    task_id = service.post(portrait, speech(1))["id"]
+    service.until_ended(task_id)
+    page = service.http.get("/metrics")
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page.text)
+        for sample in family.samples
+    }
+    assert found["greenroom_tasks_finished_total", ("status", "SUCCEEDED")] == 1
+    assert found["greenroom_frames_rendered_total", ("tier", "warp")] == 25
+    assert found["greenroom_attempt_duration_seconds_count", ("outcome", "succeeded"), ("tier", "warp")] == 1
+    assert found["greenroom_slots", ("state", "idle")] == 1
+    assert found["greenroom_queue_depth", ("kind", "runnable")] == 0
+    assert ("greenroom_queue_oldest_age_seconds",) in found
+    assert any(key[0] == "greenroom_attempt_phase_duration_seconds_count" for key in found)
+    route = ("route", "/generate")
+    assert any(key[0] == "greenroom_http_request_duration_seconds_count" and route in key for key in found)
+    [done] = [record for record in service.records() if record["event"] == "attempt_succeeded"]
+    assert (done["task_id"], done["attempt"], done["slot"]) == (task_id, 1, "cpu-0")
+
+
+def test_a_service_that_cannot_have_its_port_says_so(serve, tmp_path):
+    import subprocess
+    import sys
+
+    service = serve()
+    port = httpx.URL(service.http.base_url).port
+    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--data-dir", str(tmp_path / "other")]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert "address already in use" in second.stderr.lower()
+    assert "Traceback" not in second.stderr

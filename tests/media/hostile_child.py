@@ -1,0 +1,50 @@
+"""A media helper whose decoder misbehaves on cue: the file's name says how. Run by `Sandbox(child_module=...)`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from app.media import sandbox_child
+from app.media.info import MediaInfo, MediaLimits
+from app.media.probe import probe
+
+
+def hostile(path: Path, limits: MediaLimits) -> MediaInfo:
+    """Crash, hang, spin, eat memory, exit, babble or write, as the name says; else probe as usual."""
+    cue = path.stem
+    if cue == "segfault":
+        ctypes.string_at(0)
+    elif cue == "abort":
+        os.abort()
+    elif cue == "hang":
+        while True:
+            signal.pause()
+    elif cue == "spin":
+        while True:
+            pass
+    elif cue == "eat":
+        hoard = []
+        while True:
+            hoard.append(bytearray(16 * 1024**2))
+    elif cue == "exit":
+        os._exit(3)
+    elif cue == "babble":
+        print("not an answer", flush=True)
+        os.write(1, b"neither\n")
+    elif cue == "write":
+        Path(path.parent / "written").write_bytes(b"x")
+    elif cue == "files":
+        held = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
+        time.sleep(len(held))
+    elif cue == "surroundings":
+        open_files = sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in os.listdir("/proc/self/fd")[:-1])
+        raise RuntimeError(" ".join([*open_files, *(f"{name}=" for name in os.environ)]))
+    return probe(path, limits)
+
+
+if __name__ == "__main__":
+    sandbox_child.main(hostile)

@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.speech.articulation import CHANNELS, SpeechAnalyser
+from app.speech.channels import CLOSURE, HOP, JAW, REST, ROWS_PER_SECOND, SPEECH, WIDTH, row_count
+from app.speech.network import WEIGHTS
+from app.speech.sampling import sample_at
+
+from .conftest import Recording
+
+RATE = 16_000
+SPEECH_LEVEL = 0.08
+AT_REST = 0.1
+"""What counts as no movement: a twentieth of the eye distance at most opens the mouth less than a pixel."""
+
+
+def curve_of(analyser: SpeechAnalyser, *blocks: np.ndarray) -> np.ndarray:
+    pieces = list(analyser.analyse(blocks))
+    return np.concatenate(pieces) if pieces else np.zeros((0, len(CHANNELS)), np.float32)
+
+
+def noise(seconds: float, level: float) -> np.ndarray:
+    return np.random.default_rng(3).normal(0.0, level, int(seconds * RATE)).astype(np.float32)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_curve_does_not_depend_on_how_the_audio_is_cut(
+    analyser: SpeechAnalyser, recording: Recording, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(1, 2 * len(recording.samples)))
+    sound = np.resize(recording.samples, length)
+    edges = sorted({0, length, *data.draw(st.lists(st.integers(0, length), max_size=20))})
+    blocks = [sound[start:end] for start, end in pairwise(edges)]
+    np.testing.assert_allclose(curve_of(analyser, *blocks), curve_of(analyser, sound), atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 1, HOP, HOP + 1, 4 * RATE, 4 * RATE + 1, 70_001])
+def test_there_is_one_row_for_each_10_ms_begun(analyser: SpeechAnalyser, samples: int) -> None:
+    curve = curve_of(analyser, noise(5, 0.1)[:samples])
+    assert curve.shape == (row_count(samples), len(CHANNELS))
+    assert curve.dtype == np.float32
+    assert np.all((curve >= 0) & (curve <= 1))
+
+
+def test_rows_come_before_the_audio_ends(analyser: SpeechAnalyser) -> None:
+    def heard():
+        for _ in range(20):
+            yield np.zeros(RATE, np.float32)
+        raise AssertionError("the analyser waited for the end")
+
+    assert len(next(analyser.analyse(heard()))) > 0
+
+
+@pytest.mark.parametrize("below_db", [None, 20, 40])
+def test_without_speech_the_mouth_is_at_rest(analyser: SpeechAnalyser, below_db: float | None) -> None:
+    level = 0.0 if below_db is None else SPEECH_LEVEL * 10 ** (-below_db / 20)
+    curve = curve_of(analyser, noise(6, level))
+    assert curve[:, JAW].max() < AT_REST
+    assert curve[:, CLOSURE].max() < AT_REST
+    assert curve[:, SPEECH].max() < AT_REST
+    assert np.abs(curve[:, WIDTH] - REST[WIDTH]).max() < AT_REST
+
+
+def test_pauses_around_speech_in_noise_are_at_rest(analyser: SpeechAnalyser, recording: Recording) -> None:
+    quiet = np.zeros(RATE, np.float32)
+    sound = np.concatenate([quiet, recording.samples, quiet])
+    level = float(np.sqrt(np.mean(recording.samples**2))) * 10 ** (-20 / 20)
+    curve = curve_of(analyser, sound + noise(len(sound) / RATE, level)[: len(sound)])
+    for pause in (curve[:80], curve[-80:]):
+        assert pause[:, JAW].max() < AT_REST
+        assert pause[:, CLOSURE].max() < AT_REST
+    assert curve[150:-150, SPEECH].mean() > 0.8
+
+
+def test_samples_that_are_not_numbers_count_as_silence(analyser: SpeechAnalyser, recording: Recording) -> None:
+    spoilt, silenced = recording.samples.copy(), recording.samples.copy()
+    spoilt[RATE : RATE + 400] = np.tile([np.nan, np.inf], 200)
+    silenced[RATE : RATE + 400] = 0.0
+    np.testing.assert_array_equal(curve_of(analyser, spoilt), curve_of(analyser, silenced))
+
+
+def test_lips_meet_where_a_reader_says_p_b_or_m(analyser: SpeechAnalyser, recording: Recording) -> None:
+    curve = curve_of(analyser, recording.samples)
+    within = 4  # rows: one frame of 25 a second
+    found = [
+        curve[int(start * ROWS_PER_SECOND) - within : int(end * ROWS_PER_SECOND) + within, CLOSURE].max() > 0.5
+        for start, end in recording.sealed
+    ]
+    assert sum(found) >= len(found) - 1
+
+    near = np.zeros(len(curve), dtype=bool)
+    for start, end in recording.sealed:
+        near[int(start * ROWS_PER_SECOND) - within : int(end * ROWS_PER_SECOND) + within + 1] = True
+    assert np.mean(curve[~near, CLOSURE] > 0.5) < 0.02
+
+
+def test_closures_survive_sampling_at_25_frames_a_second(analyser: SpeechAnalyser, recording: Recording) -> None:
+    curve = curve_of(analyser, recording.samples)
+    frames = sample_at(curve, np.arange(int(len(curve) / 4)) / 25)
+    peaks = [curve[int(s * 100) - 3 : int(e * 100) + 4, CLOSURE].max() for s, e in recording.sealed]
+    shown = [frames[int(s * 25) - 1 : int(e * 25) + 3, CLOSURE].max() for s, e in recording.sealed]
+    np.testing.assert_allclose(shown, peaks, atol=0.05)
+
+
+def test_the_jaw_opens_for_vowels_and_speech_is_seen(analyser: SpeechAnalyser, recording: Recording) -> None:
+    curve = curve_of(analyser, recording.samples)
+    assert curve[52:58, JAW].max() > 0.4  # "might"
+    assert curve[30:300, SPEECH].mean() > 0.9
+
+
+def test_weights_fit_the_package() -> None:
+    assert WEIGHTS.stat().st_size <= 5_000_000
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    script = "import sys, app.speech, app.speech.channels, app.speech.sampling; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

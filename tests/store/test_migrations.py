@@ -1,0 +1,114 @@
+"""The schema: made from nothing, left alone when it is right, refused when it is newer."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import app.store.migrate
+from app.store.dialect import write_engine
+from app.store.interface import SchemaTooNew
+from app.store.migrate import HEAD, KNOWN
+from app.store.schema import metadata
+from app.store.sql import open_store
+from tests.store.kit import Clock, create
+
+
+def scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(Path(app.store.migrate.__file__).parent / "migrations"))
+    return ScriptDirectory.from_config(config)
+
+
+def test_the_known_revisions_are_those_of_the_scripts() -> None:
+    assert scripts().get_current_head() == HEAD
+    assert {script.revision for script in scripts().walk_revisions()} == KNOWN
+
+
+def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    path = tmp_path / "new %41 ü.db"
+    open_store(path).close()
+    engine = write_engine(path)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        made = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE sql LIKE '%WHERE%'").scalars())
+    assert {name for name in made if name.startswith("ix_")} == {
+        index.name for table in metadata.tables.values() for index in table.indexes if index.dialect_kwargs
+    }
+
+
+def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "greenroom.db"
+    store = open_store(path, clock)
+    task = create(store)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(SchemaTooNew, match=r"9999.*newer version"):
+        open_store(path, clock)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT id FROM tasks").fetchall() == [(task.id,)]
+        connection.execute("UPDATE alembic_version SET version_num = ?", (HEAD,))
+    connection.close()
+    again = open_store(path, clock)
+    assert again.get(task.id) == task
+    again.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alembic import command
+
+    path = tmp_path / "greenroom.db"
+    upgrade = command.upgrade
+
+    def break_after(*args: object) -> None:
+        upgrade(*args)  # type: ignore[arg-type]
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(command, "upgrade", break_after)
+    with pytest.raises(RuntimeError, match="power cut"):
+        open_store(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+    monkeypatch.undo()
+    open_store(path).close()
+
+
+OPEN = """
+import sys
+from app.store.sql import open_store
+store = open_store(sys.argv[1])
+print("alembic" in sys.modules, flush=True)
+store.close()
+"""
+
+
+def opened(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_that_open_a_new_database_together_migrate_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "greenroom.db"
+    processes = [opened(path) for _ in range(3)]
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
+    connection.close()
+
+
+def test_an_ordinary_start_does_not_import_alembic(sqlite_template: Path) -> None:
+    process = opened(sqlite_template)
+    out, _ = process.communicate(timeout=60)
+    assert out.strip() == "False"

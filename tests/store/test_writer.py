@@ -1,0 +1,215 @@
+"""Group commit: one commit for many, failures alone, no answer before the commit, a thread that does not die."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+import pytest
+from sqlalchemy import event, insert, select
+
+from app.store.interface import StoreUnavailable
+from app.store.schema import settings
+from app.store.sql import SqlStore
+from app.store.transaction import Transaction
+from app.store.writer import BATCH_LIMIT, Writer
+from app.tasks.status import Status
+from tests.store.conftest import StoreFactory
+from tests.store.kit import Clock, assert_consistent, create, kinds, must_claim, new_task, succeed
+
+WAIT_S = 20
+
+
+class Gate:
+    """Holds the writer inside an operation, so that what is submitted meanwhile shares one batch."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._open = threading.Event()
+        entered = threading.Event()
+
+        def hold(_tx: Transaction) -> None:
+            entered.set()
+            assert self._open.wait(WAIT_S)
+
+        self._held = writer.submit(hold)
+        assert entered.wait(WAIT_S)
+
+    def open(self) -> None:
+        self._open.set()
+        self._held.result(WAIT_S)
+
+
+@pytest.fixture
+def sql(store_factory: StoreFactory, clock: Clock) -> SqlStore:
+    return store_factory(clock)
+
+
+@pytest.fixture
+def writer(sql: SqlStore) -> Writer:
+    return sql._writer
+
+
+@pytest.fixture
+def commits(sql: SqlStore) -> Iterator[list[int]]:
+    counted: list[int] = []
+
+    def note(_connection: object) -> None:
+        counted.append(1)
+
+    event.listen(sql._writing, "commit", note)
+    yield counted
+    event.remove(sql._writing, "commit", note)
+
+
+def put(name: str) -> Callable[[Transaction], str]:
+    def operation(tx: Transaction) -> str:
+        tx.connection.execute(insert(settings), {"name": name, "value": {}})
+        return name
+
+    return operation
+
+
+def names(writer: Writer) -> set[str]:
+    return writer.run(lambda tx: set(tx.connection.execute(select(settings.c.name)).scalars()))
+
+
+def test_what_waits_together_is_committed_together(writer: Writer, commits: list[int]) -> None:
+    gate = Gate(writer)
+    futures = [writer.submit(put(str(n))) for n in range(BATCH_LIMIT)]
+    gate.open()
+    assert [future.result(WAIT_S) for future in futures] == [str(n) for n in range(BATCH_LIMIT)]
+    assert len(commits) == 2  # the gate's own, and one for all
+
+
+def test_a_failing_operation_fails_alone(writer: Writer, commits: list[int]) -> None:
+    def fail_half_way(tx: Transaction) -> None:
+        put("half")(tx)
+        tx.count(Status.FAILED, +1)
+        tx.emit("task_nothing", "task.queued", Status.QUEUED, 0)
+        raise KeyError("mine")
+
+    def fail_in_the_database(tx: Transaction) -> None:
+        put("doubled")(tx)
+        put("doubled")(tx)
+
+    def fail_at_the_end(tx: Transaction) -> None:
+        put("unseen")(tx)
+        tx.emit("task_nothing", "task.queued", Status.QUEUED, 0)  # breaks the foreign key when it is written
+
+    gate = Gate(writer)
+    good = [writer.submit(put(str(n))) for n in range(3)]
+    bad = [writer.submit(operation) for operation in (fail_half_way, fail_in_the_database, fail_at_the_end)]
+    late = writer.submit(put("late"))
+    gate.open()
+    for future in [*good, late]:
+        future.result(WAIT_S)
+    with pytest.raises(KeyError, match="mine"):
+        bad[0].result(WAIT_S)
+    for future in bad[1:]:
+        with pytest.raises(Exception, match="constraint failed"):
+            future.result(WAIT_S)
+    assert len(commits) == 2
+    assert names(writer) == {"0", "1", "2", "late"}
+
+
+def test_events_and_counts_of_a_failed_operation_are_forgotten(sql: SqlStore) -> None:
+    task = create(sql)
+
+    def fail_after_a_create(tx: Transaction) -> None:
+        from app.store.creation import cancel
+
+        cancel(tx, task.id, "")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        sql._writer.run(fail_after_a_create)
+    assert kinds(sql, task.id) == ["queued"]
+    succeed(sql, must_claim(sql))
+    assert_consistent(sql)
+
+
+def test_nobody_is_answered_before_the_commit(sql: SqlStore, writer: Writer) -> None:
+    futures: list[Future[str]] = []
+    early: list[bool] = []
+
+    def look(_connection: object) -> None:
+        early.extend(future.done() for future in futures)
+
+    gate = Gate(writer)
+    event.listen(sql._writing, "commit", look)
+    futures += [writer.submit(put(str(n))) for n in range(5)]
+    gate.open()
+    for future in futures:
+        future.result(WAIT_S)
+    assert early
+    assert not any(early)
+
+
+def test_an_operation_whose_caller_left_is_skipped(writer: Writer) -> None:
+    gate = Gate(writer)
+    left, stayed = writer.submit(put("left")), writer.submit(put("stayed"))
+    assert left.cancel()
+    gate.open()
+    stayed.result(WAIT_S)
+    assert names(writer) == {"stayed"}
+
+
+def test_the_thread_survives_what_no_operation_should_raise(writer: Writer) -> None:
+    def leave(_tx: Transaction) -> None:
+        raise SystemExit(3)
+
+    gate = Gate(writer)
+    other, bad = writer.submit(put("other")), writer.submit(leave)
+    gate.open()
+    for future in (other, bad):
+        with pytest.raises(StoreUnavailable, match="SystemExit"):
+            future.result(WAIT_S)
+    assert names(writer) == set()
+    assert writer.run(put("after")) == "after"
+
+
+def test_a_listener_that_raises_harms_nobody(sql: SqlStore) -> None:
+    heard: list[object] = []
+
+    def broken(_events: object) -> None:
+        raise RuntimeError("listener")
+
+    sql.subscribe(broken)
+    sql.subscribe(heard.append)
+    create(sql)
+    create(sql)
+    sql.ping()
+    assert len(heard) == 2
+
+
+def test_a_listener_that_writes_is_refused_instead_of_waiting_for_itself(sql: SqlStore) -> None:
+    errors: list[BaseException] = []
+
+    def write(_events: object) -> None:
+        try:
+            sql.set_paused(True)
+        except RuntimeError as error:
+            errors.append(error)
+
+    sql.subscribe(write)
+    create(sql)
+    sql.ping()
+    assert len(errors) == 1
+
+
+def test_closing_finishes_what_was_asked_for_and_refuses_the_rest(
+    sql: SqlStore, writer: Writer, store_factory: StoreFactory, clock: Clock
+) -> None:
+    gate = Gate(writer)
+    pending = [writer.submit(put(str(n))) for n in range(10)]
+    closing = threading.Thread(target=sql.close)
+    closing.start()
+    gate.open()
+    closing.join(WAIT_S)
+    assert [future.result(0) for future in pending] == [str(n) for n in range(10)]
+    sql.close()
+    for use in (lambda: create(sql), sql.queue, sql.ping, lambda: sql.create(new_task())):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            use()
+    assert names(store_factory(clock)._writer) == {str(n) for n in range(10)}
