@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     threads_per_slot: PositiveInt | None = Field(
         None, description="torch threads of one slot; by default the cores shared evenly."
     )
+    spares: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Loaded processes that stand by for a killed one: by default one on the CPU, if memory allows.",
+    )
     tier_renderer: str = Field("warp", description="The renderer that the slots load.")
     rehearsals: bool = Field(False, description="Offer the renderer that fails on cue. Never on a public service.")
     template_cache_bytes: PositiveInt = 512 * 1024**2

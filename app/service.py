@@ -26,6 +26,7 @@ from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor
 from app.config import Settings
 from app.health.clocks import Limits
+from app.health.oom import OomCounter
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
@@ -39,7 +40,7 @@ from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.worker.attempt import Attempt, AttemptSettings
-from app.worker.devices import NoCudaDevice, plan_slots
+from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
 from app.worker.node import Node
 from app.worker.pool import LocalPool, Slot, SlotState
@@ -165,6 +166,7 @@ class Service:
             start_timeout_s=settings.worker_start_timeout_s,
             sink=relay_worker_line,
             observer=self.metrics,
+            spares=plan_spares(plans, settings.spares),
             log_level=settings.log_level,
         )
         self._attempt_settings = AttemptSettings(
@@ -184,6 +186,7 @@ class Service:
             backoff_cap_s=settings.backoff_cap_s,
             patience_s=settings.lease_s,
         )
+        self._oom = OomCounter()
         self.dispatcher = Dispatcher(
             self.store, self.pool, ClaimTerms(self.node.id, settings.lease_s, tier), self._make_attempt
         )
@@ -234,6 +237,7 @@ class Service:
             observer=self.metrics,
             locate=self._locate,
             settings=self._attempt_settings,
+            count_oom_kills=self._oom.read,
             on_done=on_done,
         )
 

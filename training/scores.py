@@ -78,7 +78,9 @@ def score_seals(
 
 
 def correlation(predicted: FloatArray, reference: FloatArray) -> float:
-    """Pearson's, of two channels."""
+    """Pearson's, of two channels; not a number where one of them never changes."""
+    if np.ptp(predicted) == 0 or np.ptp(reference) == 0:
+        return float("nan")
     return float(np.corrcoef(predicted, reference)[0, 1])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,7 +37,7 @@ _DECAY = 0.01
 _AVERAGE = 0.998
 """Weights are averaged over the last few hundred steps: worth more than it costs."""
 
-_REPORT_EVERY_S = 180.0
+_REPORT_EVERY_S = 240.0
 _CHANNEL_WEIGHTS = torch.ones(6).scatter(0, torch.tensor([CLOSURE, LABIODENTAL]), torch.tensor([4.0, 2.0]))
 """Closures above all: they are what the eye looks for."""
 
@@ -114,23 +114,21 @@ class Pupil(torch.nn.Module):
 
 
 def train(
-    takes: list[Take], held_out: list[Take], minutes: float, seed: int, half: bool, start: Path | None, rate: float
+    takes: list[Take], held_out: list[Take], minutes: float, seed: int, half: bool, weights: Path
 ) -> ArticulationNetwork:
-    """Train for so many minutes and return the averaged network."""
+    """Train for so many minutes, saving the averaged network with every report, and return it."""
     torch.manual_seed(seed)
     pupil = Pupil()
-    if start is not None:
-        pupil.network.load_state_dict(load_file(start))
     average = ArticulationNetwork().eval()
     average.load_state_dict(pupil.network.state_dict())
     examples = Examples(takes, average, seed)
-    optimiser = torch.optim.AdamW(pupil.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=_DECAY)
+    optimiser = torch.optim.AdamW(pupil.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=_DECAY)
     began = reported = time.monotonic()
     step, losses = 0, []
     while (spent := (time.monotonic() - began) / (minutes * 60)) < 1.0:
         for group in optimiser.param_groups:
             cooling = 0.5 + 0.5 * np.cos(np.pi * spent)
-            group["lr"] = rate * min(1.0, spent / _WARM_SHARE + 0.02) * cooling + 1e-5
+            group["lr"] = _PEAK_RATE * min(1.0, spent / _WARM_SHARE + 0.02) * cooling + 1e-5
         loss = pupil.loss(*examples.batch(), half=half)
         optimiser.zero_grad()
         loss.backward()
@@ -142,6 +140,7 @@ def train(
         for averaged, fresh in zip(average.parameters(), pupil.network.parameters(), strict=True):
             averaged.data.lerp_(fresh.data, 1 - keep)
         if time.monotonic() - reported > _REPORT_EVERY_S:
+            save_file(average.state_dict(), weights)
             log.info("step %d, %.0f%% of the time, loss %.4f", step, 100 * spent, np.mean(losses))
             log.info("%s", report(held_out, lambda audio: analysed(average, audio)))
             losses, reported = [], time.monotonic()
@@ -153,8 +152,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="how long to train")
     parser.add_argument("--corpus", type=Path, default=Path("/tmp/greenroom-corpus"), help="kept for the next run")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--start", type=Path, help="weights to go on from, instead of at random")
-    parser.add_argument("--rate", type=float, default=_PEAK_RATE, help="highest learning rate")
     parser.add_argument("--share", type=float, default=1.0, help="share of the corpus, for a quick try")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="bfloat16: half as long again, where the CPU has it")
@@ -162,13 +159,13 @@ def main() -> None:
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(chosen.threads)
+    chosen.weights.parent.mkdir(parents=True, exist_ok=True)
     takes = training_takes(chosen.corpus, chosen.seed, chosen.share)
     held_out = held_out_takes(chosen.corpus, chosen.seed) + recorded_takes()
     log.info("%.0f minutes of speech", sum(len(take.audio) for take in takes) / 16_000 / 60)
-    network = train(takes, held_out, chosen.minutes, chosen.seed, chosen.half, chosen.start, chosen.rate)
+    network = train(takes, held_out, chosen.minutes, chosen.seed, chosen.half, chosen.weights)
     threshold = set_threshold(network, tuning_takes(chosen.corpus, chosen.seed))
     log.info("lips counted as sealed from %.2f on", threshold)
-    chosen.weights.parent.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), chosen.weights)
     log.info("%s", report(held_out, lambda audio: analysed(network, audio)))
 

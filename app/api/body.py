@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic_core import from_json
@@ -17,12 +19,27 @@ def declared_length(request: Request) -> int | None:
     return int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 20 else None
 
 
-async def read_limited(request: Request, limit: int) -> bytes:
-    """The whole body. Raises REQUEST_TOO_LARGE at the first sign that it passes `limit` bytes."""
+async def pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises REQUEST_TIMEOUT when nothing comes for `idle_s`: a stalled sender holds a file."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            text = f"Nothing arrived for {idle_s:g} s."
+            raise ProblemError(ProblemCode.REQUEST_TIMEOUT, text, headers={"Connection": "close"}) from None
+        yield piece
+
+
+async def read_limited(request: Request, limit: int, idle_s: float) -> bytes:
+    """The whole body. Raises REQUEST_TOO_LARGE at the first sign that it passes `limit` bytes, REQUEST_TIMEOUT."""
     if (declared_length(request) or 0) > limit:
         raise _too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in pieces(request, idle_s):
         body += chunk
         if len(body) > limit:
             raise _too_large(limit)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.ranges import Span
+from app.api.waiting import disconnected
 
 CHUNK_BYTES = 256 * 1024
 
@@ -38,23 +39,31 @@ class FileSpanResponse(Response):
         self._span = span
         self.headers["Content-Length"] = str(span.stop - span.start)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        leaving = None
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
-            position, stop = self._span.start, self._span.stop
-            while position < stop:
-                chunk = await asyncio.to_thread(
-                    os.pread, self._file.descriptor, min(CHUNK_BYTES, stop - position), position
-                )
-                if not chunk:
-                    # Shorter than when it was opened. The server must see an error: the length was announced.
-                    raise EOFError(f"the file ended at byte {position}")
-                position += len(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": position < stop})
-            if self._span.start >= stop:
-                await send({"type": "http.response.body", "body": b""})
+            # The server drops what is sent to a client that has left: without a look, the rest would be read for nobody.
+            leaving = asyncio.create_task(disconnected(receive))
+            await self._send_span(send, leaving)
         finally:
+            if leaving is not None:
+                leaving.cancel()
             self._file.close()
+
+    async def _send_span(self, send: Send, leaving: asyncio.Task[None]) -> None:
+        position, stop = self._span.start, self._span.stop
+        while position < stop and not leaving.done():
+            chunk = await asyncio.to_thread(
+                os.pread, self._file.descriptor, min(CHUNK_BYTES, stop - position), position
+            )
+            if not chunk:
+                # Shorter than when it was opened. The server must see an error: the length was announced.
+                raise EOFError(f"the file ended at byte {position}")
+            position += len(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": position < stop})
+        if self._span.start >= stop:
+            await send({"type": "http.response.body", "body": b""})

@@ -14,6 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from app.api.body import pieces
 from app.api.errors import invalid_request
 from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.intake.blobs import Blob, BlobStore, BlobWriter
@@ -38,10 +39,11 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FormLimits:
-    """Bytes of one file and of one text. Parts in `always_text` are texts even with a file name."""
+    """Bytes of one file and of one text, seconds without a byte. Parts in `always_text` are texts even with a file name."""
 
     max_file_bytes: int
     max_text_bytes: int
+    idle_s: float
     always_text: frozenset[str] = frozenset()
 
 
@@ -61,7 +63,7 @@ async def read_form(request: Request, boundary: bytes, blobs: BlobStore, limits:
     reader = _FormReader(blobs, limits)
     try:
         parser = MultipartParser(boundary, reader.callbacks())
-        async for chunk in request.stream():
+        async for chunk in pieces(request, limits.idle_s):
             parser.write(chunk)
             await reader.drain()
         parser.finalize()

@@ -87,6 +87,8 @@ class ApiSettings:
     max_upload_bytes: int = 2 * 1024**3
     """Limit of one uploaded file or multipart part."""
     max_json_bytes: int = 1024 * 1024
+    body_idle_s: float = 60.0
+    """A request whose body stops arriving for this long is given up."""
     max_metadata_bytes: int = 16 * 1024
     """Limit of `metadata` as compact JSON."""
     max_waiting: int | None = 10_000

@@ -23,6 +23,7 @@ class ProblemCode(StrEnum):
 
     REQUEST_INVALID = "REQUEST_INVALID"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     FEATURE_NOT_AVAILABLE = "FEATURE_NOT_AVAILABLE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     DIGEST_INVALID = "DIGEST_INVALID"
@@ -60,6 +61,7 @@ _P = ProblemCode
 PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.REQUEST_INVALID: ProblemRow(422, "The request is not valid", "Correct the fields named in `errors`."),
     _P.REQUEST_TOO_LARGE: ProblemRow(413, "The request is too large", "Send less, or upload files separately."),
+    _P.REQUEST_TIMEOUT: ProblemRow(408, "The request did not arrive in time", "Send it again.", True),
     _P.FEATURE_NOT_AVAILABLE: ProblemRow(
         422, "The feature is not available", "Leave the field out; this version of the service does not have it."
     ),

@@ -95,7 +95,7 @@ async def read_submission(request: Request, deps: ApiDependencies) -> Submission
         return await _read_multipart(request, boundary, deps)
     if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()):
         raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, field="Content-Type")
-    body = await read_limited(request, deps.settings.max_json_bytes)
+    body = await read_limited(request, deps.settings.max_json_bytes, deps.settings.body_idle_s)
     return Submission(_validated(parse_object(body), {}, deps))
 
 
@@ -106,7 +106,9 @@ async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependenci
         raise ProblemError(
             ProblemCode.REQUEST_TOO_LARGE, f"The body is larger than {limit} bytes.", reason="body_bytes", limit=limit
         )
-    limits = FormLimits(settings.max_upload_bytes, settings.max_json_bytes, frozenset({"request"}))
+    limits = FormLimits(
+        settings.max_upload_bytes, settings.max_json_bytes, settings.body_idle_s, frozenset({"request"})
+    )
     form = await read_form(request, boundary, deps.intake.blobs, limits)
     fields = parse_object(form.texts.pop("request", b"{}"), "request")
     errors = [

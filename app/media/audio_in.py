@@ -15,7 +15,7 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
-from app.media.containers import audio_stream, decoding, invalid, open_input
+from app.media.containers import audio_stream, decoding, invalid, open_input, undecodable
 
 FloatBlock = npt.NDArray[np.float32]
 
@@ -57,20 +57,22 @@ def resampled_frames(path: Path, rate: int, layout: str) -> Iterator[AudioFrame]
     shape: tuple[str, str, int] | None = None
     for decoded in decoded_frames(path):
         frame = _sane_frame(decoded)
+        before: list[AudioFrame] = []
         with decoding(path):
             if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
                 # Rate and layout may change inside a stream (AAC with SBR, joined files): one resampler for each.
-                if resampler is not None:
-                    yield from _nonempty(resampler.resample(None))
+                before = [] if resampler is None else resampler.resample(None)
                 shape = (frame.format.name, frame.layout.name, frame.sample_rate)
                 resampler = AudioResampler(format="fltp", layout=layout, rate=rate, options=_NO_GAIN)
             assert resampler is not None
             # Gaps and jumps of timestamps are not ours to keep: samples follow one another.
             frame.pts = None
-            resampled = resampler.resample(frame)
+            resampled = before + resampler.resample(frame)
         yield from _nonempty(resampled)
     if resampler is not None:
-        yield from _nonempty(resampler.resample(None))
+        with decoding(path):
+            rest = resampler.resample(None)
+        yield from _nonempty(rest)
 
 
 def decoded_frames(path: Path) -> Iterator[AudioFrame]:
@@ -88,10 +90,10 @@ def decoded_frames(path: Path) -> Iterator[AudioFrame]:
             try:
                 frames = packet.decode()
                 bad = 0
-            except av.error.InvalidDataError:
+            except (av.error.FFmpegError, ValueError) as error:  # "permission denied" and others stand for bad data too
                 bad += 1
-                if bad >= BAD_PACKETS_IN_A_ROW:
-                    raise invalid("undecodable", f"The audio of {path.name} cannot be decoded.") from None
+                if isinstance(error, MemoryError) or bad >= BAD_PACKETS_IN_A_ROW:
+                    raise undecodable(path, error) from error
                 continue
             for frame in frames:
                 if frame.samples > 0:

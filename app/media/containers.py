@@ -151,13 +151,13 @@ def decoding(path: Path, frame: int | None = None) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, ValueError) as error:
-        if isinstance(error, MemoryError):
-            raise
         raise undecodable(path, error, frame) from error
 
 
-def undecodable(path: Path, error: Exception, frame: int | None = None) -> CodedError:
-    """The error for a file whose content cannot be decoded, at `frame` where that is known."""
+def undecodable(path: Path, error: Exception, frame: int | None = None) -> Exception:
+    """The error for a file whose content cannot be decoded, at `frame` where known. MemoryError stays itself."""
+    if isinstance(error, MemoryError):
+        return MemoryError(error_text(error))
     where = "" if frame is None else f" at frame {frame}"
     detail: dict[str, Any] = {} if frame is None else {"frame": frame}
     return invalid("undecodable", f"{path.name} cannot be decoded{where}: {error_text(error)}.", **detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """JPEG covers MPO, which is what phones write for a JPEG with a second picture behind the first."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+
+# Pillow only warns below twice its own limit; what is too large, the caller's limits say.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 ORIENTATION_TAG = 0x0112
 _CLOCKWISE = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}

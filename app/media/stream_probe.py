@@ -131,8 +131,8 @@ class StreamSurvey:
         for packet in self._container.demux(stream):
             try:
                 frames += len(packet.decode())
-            except av.error.InvalidDataError:
-                if stream is self._video:
+            except (av.error.FFmpegError, ValueError) as error:
+                if stream is self._video or isinstance(error, MemoryError):
                     raise
         return frames
 
@@ -141,8 +141,10 @@ class StreamSurvey:
         self._fruitless[index] += 1
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
-            if packet.stream is self._video or self._fruitless[index] > PACKETS_WITHOUT_A_FRAME:
+        except (av.error.FFmpegError, ValueError) as error:
+            # A damaged packet of sound is a click, as in `audio_in`; a damaged first picture is a damaged file.
+            hopeless = self._fruitless[index] > PACKETS_WITHOUT_A_FRAME or isinstance(error, MemoryError)
+            if packet.stream is self._video or hopeless:
                 raise
             return
         for frame in frames:
@@ -161,9 +163,7 @@ class StreamSurvey:
         self._seen.add(self._video.index)
 
     def _coded(self, error: Exception, *, at_end: bool = False) -> Exception:
-        if isinstance(error, MemoryError):
-            return error
-        if at_end:
+        if at_end and not isinstance(error, MemoryError):
             message = f"The end of {self._path.name} cannot be decoded ({error})."
             return invalid("truncated", message, "The upload or the recording was cut off; send the whole file.")
         return undecodable(self._path, error)

@@ -32,7 +32,7 @@ decodes each keyframe interval once per chunk, so that half of this should hold 
 _ITU709 = 1
 _UNSPECIFIED = 2
 _EXACT = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-"""swscale's default darkens by more than one level of 255, every time a video goes through; this costs 2 ms at 720p."""
+"""swscale's default darkens by more than one level of 255, at every pass; this costs 5 ms of a core at 720p."""
 _HD_HEIGHT = 720
 """Untagged video of at least this height is BT.709 by convention, below it BT.601."""
 

@@ -81,12 +81,17 @@ def name_exit(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def classify_exit(exitcode: int | None, last_words: str = "") -> Failure:
-    """The failure of a process that died during an attempt, exit code 0 without a result included."""
+def classify_exit(exitcode: int | None, last_words: str = "", *, oom_kill: bool = False) -> Failure:
+    """The failure of a process that died during an attempt, exit code 0 without a result included.
+
+    `oom_kill`: whether the kernel counted a kill for want of memory meanwhile; it makes a SIGKILL HOST_OOM.
+    """
     how = name_exit(exitcode)
     detail: dict[str, Any] = {"exitcode": exitcode, "how": how}
     if last_words:
         detail["last_words"] = last_words
+    if oom_kill and exitcode == -signal.SIGKILL:
+        return Failure(FailureCode.HOST_OOM, detail=detail)
     what = (
         "ended without a result (exit code 0)"
         if exitcode == 0

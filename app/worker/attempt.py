@@ -22,6 +22,7 @@ import structlog
 from app.cleanup.scope import CleanupScope
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
+from app.health.oom import rose
 from app.retry.classifier import classify_exception, classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store
@@ -70,6 +71,7 @@ class Attempt:
         observer: AttemptObserver,
         locate: Callable[[InputRef], Path],
         settings: AttemptSettings,
+        count_oom_kills: Callable[[], int | None],
         on_done: Callable[[Attempt], None],
     ) -> None:
         assert slot.process is not None
@@ -82,6 +84,8 @@ class Attempt:
         self._observer = observer
         self._locate = locate
         self._settings = settings
+        self._count_oom_kills = count_oom_kills
+        self._oom_kills = count_oom_kills()
         self._on_done = on_done
         self._output_dir = settings.attempts_dir / f"{claim.task.id}-{claim.attempt}"
         self._wake_reader, self._wake_writer = os.pipe()
@@ -216,7 +220,8 @@ class Attempt:
     def _died(self) -> Failure:
         exitcode = self._process.reap()
         self._poisoned = name_exit(exitcode)
-        failure = classify_exit(exitcode, self._process.last_words())
+        oom_kill = rose(self._oom_kills, self._count_oom_kills())
+        failure = classify_exit(exitcode, self._process.last_words(), oom_kill=oom_kill)
         self._postmortem = {**self._last_look(), "how": self._poisoned}
         return self._ending or failure
 
@@ -252,7 +257,8 @@ class Attempt:
             settled = self._settler.fail(self.claim, outcome, self._postmortem, self._elapsed())
         stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
         frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
-        self._observer.attempt_ended(self._settings.tier, settled, self._elapsed(), stages, frames)
+        tier = self.claim.task.renderer or self._settings.tier
+        self._observer.attempt_ended(tier, settled, self._elapsed(), stages, frames)
 
     def _publish(self, finished: wire.Finished) -> str:
         try:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
+import psutil
 import pynvml
 import structlog
 
 from app.worker.pool import SlotPlan
 
 log = structlog.get_logger(__name__)
+
+
+_SPARE_ROOM_BYTES = 2 * 1024**3
+"""Free memory per process from which a spare is affordable: about three times what a CPU slot takes at 720p."""
 
 
 class NoCudaDevice(Exception):
@@ -39,6 +45,21 @@ def visible_cuda_devices() -> list[str]:
     if named is None or not uuids:
         return uuids
     return [part.strip() for part in named.split(",") if part.strip() and part.strip() != "-1"]
+
+
+def plan_spares(plans: Sequence[SlotPlan], spares: int | None) -> dict[SlotPlan, int]:
+    """How many loaded processes stand by per kind of slot.
+
+    `spares` is the number for each; None decides: one for the CPU slots where memory allows, none for GPUs, where a
+    spare takes memory of the device that the operator must have planned for.
+    """
+    kinds = {plan.kind: plan for plan in reversed(plans)}
+    if spares is not None:
+        return dict.fromkeys(kinds.values(), spares)
+    room = psutil.virtual_memory().available
+    if room < _SPARE_ROOM_BYTES * (len(plans) + 1):
+        return {}
+    return {plan: 1 for plan in kinds.values() if plan.device == "cpu"}
 
 
 def plan_slots(

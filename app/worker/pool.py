@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -59,6 +59,11 @@ class SlotPlan:
     cuda_visible_devices: str | None
     threads: int
 
+    @property
+    def kind(self) -> tuple[str, str | None, int]:
+        """What a process must match to serve in this slot."""
+        return self.device, self.cuda_visible_devices, self.threads
+
 
 class Slot:
     """A place for one process. Its fields are guarded by the pool's condition."""
@@ -104,9 +109,16 @@ class LocalPool:
         start_timeout_s: float,
         sink: OutputSink,
         observer: PoolObserver,
+        spares: Mapping[SlotPlan, int] | None = None,
         log_level: str = "info",
     ) -> None:
+        """`spares`: how many loaded processes stand by for slots with the same device and threads as that plan."""
         self._slots = [Slot(plan) for plan in plans]
+        self._spares = [
+            Slot(replace(plan, name=f"spare-{plan.name}-{index}"))
+            for plan, count in (spares or {}).items()
+            for index in range(count)
+        ]
         self._renderer = renderer
         self._renderer_settings = renderer_settings
         self._run_dir = run_dir
@@ -158,6 +170,11 @@ class LocalPool:
         """All slots, for views."""
         return list(self._slots)
 
+    def spare_pids(self) -> list[int]:
+        """The processes that stand by, loaded."""
+        with self._condition:
+            return [s.process.pid for s in self._spares if s.state is SlotState.IDLE and s.process is not None]
+
     def ready_count(self) -> int:
         """How many slots have a process that can take work or does."""
         with self._condition:
@@ -172,10 +189,11 @@ class LocalPool:
         self._wake()
         if self._thread.is_alive():
             self._thread.join()
-        processes = [slot.process for slot in self._slots if slot.process is not None]
-        for process in processes:
-            process.send(wire.Stop())
-        for slot in self._slots:
+        everything = [*self._slots, *self._spares]
+        for slot in everything:
+            if slot.process is not None:
+                slot.process.send(wire.Stop())
+        for slot in everything:
             if slot.process is not None:
                 slot.process.stop(_IDLE_STOP_S)
                 slot.process.dispose()
@@ -203,6 +221,10 @@ class LocalPool:
                 now = time.monotonic()
                 for slot in self._slots:
                     self._advance(slot, now)
+                # A spare is loaded when every slot has its process: it must not take their time to start.
+                if all(slot.state is not SlotState.STARTING for slot in self._slots):
+                    for spare in self._spares:
+                        self._advance(spare, now)
                 watched, timeout = self._watched(now)
             ready = wait(watched, timeout)
             if self._wake_reader in ready:
@@ -212,7 +234,7 @@ class LocalPool:
         """File descriptors that tell of a change, and seconds until the next timed one."""
         watched: list[int] = [self._wake_reader]
         due = [now + 60.0]
-        for slot in self._slots:
+        for slot in (*self._slots, *self._spares):
             if slot.process is None:
                 due.append(slot.start_at)
             elif slot.state is SlotState.STARTING:
@@ -230,6 +252,7 @@ class LocalPool:
             process.dispose()
             slot.process = None
             slot.start_at = max(slot.start_at, now)
+            self._adopt_spare(slot)
         elif slot.state is SlotState.STARTING and process is not None:
             self._await_ready(slot, process, now)
         elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
@@ -238,6 +261,20 @@ class LocalPool:
             self._advance(slot, now)
         if slot.process is None and now >= slot.start_at:
             self._start(slot, now)
+
+    def _adopt_spare(self, slot: Slot) -> None:
+        """Put a loaded spare process in the slot's place: milliseconds, where a new process takes a model load."""
+        for spare in self._spares:
+            process = spare.process
+            same = slot.plan.kind == spare.plan.kind
+            if same and spare.state is SlotState.IDLE and process is not None and process.is_alive():
+                process.slot = slot.name
+                slot.process, slot.ready, slot.last_failure, slot.failures = process, spare.ready, None, 0
+                spare.process, spare.ready, spare.state = None, None, SlotState.STARTING
+                slot.state = SlotState.IDLE
+                log.info("spare_took_over", slot=slot.name, pid=process.pid)
+                self._on_idle()
+                return
 
     def _start(self, slot: Slot, now: float) -> None:
         slot.generation += 1
@@ -271,7 +308,8 @@ class LocalPool:
             log.info(
                 "worker_ready", slot=slot.name, device=event.device, load_s=round(event.load_s, 2), **event.versions
             )
-            self._on_idle()
+            if slot in self._slots:
+                self._on_idle()
         elif isinstance(event, wire.StartFailed):
             self._start_failed(slot, now, Failure(FailureCode(event.code), event.message, event.hint, event.detail))
         elif not process.is_alive():

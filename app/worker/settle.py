@@ -56,7 +56,7 @@ class Settler:
                 lambda: self._store.succeed(
                     claim,
                     artifact,
-                    served_by=self._tier,
+                    served_by=self._tier_of(claim),
                     stages=finished.stages,
                     facts=finished.facts,
                     quality={"checks": finished.checks},
@@ -70,7 +70,7 @@ class Settler:
             return self._unsettled(artifact)
         log.info(
             "attempt_succeeded",
-            tier=self._tier,
+            tier=self._tier_of(claim),
             elapsed_s=round(elapsed_s, 3),
             frames=finished.frames,
             output=artifact.path,
@@ -128,12 +128,15 @@ class Settler:
             reason=decision.reason,
             backoff_ms=backoff_ms,
             status=after.status.value,
-            tier=self._tier,
+            tier=self._tier_of(claim),
             elapsed_s=round(elapsed_s, 3),
             source=task.source.uri,
             audio=task.audio.uri,
         )
         return {"retry": "failed", "fail": "failed", "requeue": "interrupted", "cancel": "cancelled"}[decision.end]
+
+    def _tier_of(self, claim: Claim) -> str:
+        return claim.task.renderer or self._tier
 
     def _patiently(self, write: Callable[[], T]) -> T:
         for attempt in Retrying(

@@ -48,6 +48,7 @@ class SlotProcess:
 
     def __init__(self, spec: ChildSpec, sink: OutputSink) -> None:
         self.slot = spec.slot
+        """The slot that it serves; changes when a spare takes over."""
         self._block = ProgressBlock()
         self._stack_file = Path(spec.stack_file)
         self._stack_file.parent.mkdir(parents=True, exist_ok=True)

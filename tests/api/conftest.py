@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from PIL import Image
 
 from app.media.sandbox import Sandbox
 from app.store.sql import open_store
 from tests.api.kit import Api, ApiFactory, LoopThread, Media
 from tests.media import makers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_log() -> Iterator[None]:
+    """The servers run in a thread, where pytest does not see what they print."""
+    before = structlog.get_config()
+    structlog.configure([], logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +40,7 @@ def sandbox(loop_thread: LoopThread) -> Iterator[Sandbox]:
 
     sandbox = loop_thread.run(started())
     yield sandbox
+    loop_thread.finish()
     loop_thread.run(sandbox.close())
 
 

@@ -40,12 +40,22 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
+        self._left: list[Future[None]] = []
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
         return self.submit(work).result(seconds)
+
+    def leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start work that only has to be done by the end of the test run."""
+        self._left.append(self.submit(work))
+
+    def finish(self) -> None:
+        """Wait for that work."""
+        while self._left:
+            self._left.pop().result(60)
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -90,7 +100,24 @@ class StandInReadiness:
         return self.ok, {"database": "ok" if self.ok else "locked"}
 
 
-@dataclass
+class Observed(list[tuple[str, str, int, float]]):
+    """The requests that the server has finished; one can wait for them."""
+
+    def __init__(self) -> None:
+        self._more = threading.Condition()
+
+    def __call__(self, *seen: Any) -> None:
+        with self._more:
+            self.append(seen)  # type: ignore[arg-type]
+            self._more.notify_all()
+
+    def until(self, count: int) -> None:
+        """Wait until so many requests are finished."""
+        with self._more:
+            assert self._more.wait_for(lambda: len(self) >= count, 20), f"{len(self)} requests, not {count}"
+
+
+@dataclass(repr=False)
 class Api:
     """One running server, its parts, and a client for it."""
 
@@ -102,7 +129,7 @@ class Api:
     readiness: StandInReadiness
     data_dir: Path
     app: Any
-    observed: list[tuple[str, str, int, float]]
+    observed: Observed
     media: Media
     _stops: list[Any] = field(default_factory=list)
 
@@ -213,7 +240,7 @@ class ApiFactory:
             ),
         )
         pool, readiness = StandInPool(), StandInReadiness()
-        observed: list[tuple[str, str, int, float]] = []
+        observed = Observed()
         deps = ApiDependencies(
             store=store,
             intake=intake,
@@ -222,14 +249,14 @@ class ApiFactory:
             readiness=readiness,
             settings=ApiSettings(data_dir, **settings),
             render_metrics=lambda: (b"greenroom_up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
-            observe_request=lambda *seen: observed.append(seen),
+            observe_request=observed,
         )
         app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))
         serving = self._loop.submit(server.serve())
         port = self._loop.run(_port_of(server))
         url = f"http://127.0.0.1:{port}"
-        client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        client = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=False)
         api = Api(url, client, store, blobs, pool, readiness, data_dir, app, observed, self._media)
 
         async def stop() -> None:
@@ -237,15 +264,16 @@ class ApiFactory:
             server.should_exit = True
             await asyncio.wrap_future(serving)
             await intake.close()
+            await asyncio.to_thread(store.close)
 
         self._running.append((api, stop))
         return api
 
     def close(self) -> None:
+        """Tell all servers to stop. They do so while the next tests run: uvicorn looks ten times a second."""
         for api, stop in self._running:
             api.client.close()
-            self._loop.run(stop())
-            api.store.close()
+            self._loop.leave(stop())
 
 
 async def _port_of(server: uvicorn.Server) -> int:

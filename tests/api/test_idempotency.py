@@ -49,7 +49,7 @@ def test_the_order_of_fields_does_not_matter(api: Api) -> None:
     assert post(api, fields).json()["id"] == post(api, turned).json()["id"]
 
 
-@pytest.mark.parametrize("key", ["", " ", "two words", "a" * 256, "ümlaut", "tab\there", '""'])
+@pytest.mark.parametrize("key", ["", "two words", "a" * 256, "ümlaut", "tab\there", '""'])
 def test_a_malformed_key_is_400(shared: Api, key: str) -> None:
     headers = {b"Idempotency-Key": key.encode()}
     answer = shared.client.post("/generate", json={}, headers=headers)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import os
+import socket
 from email.utils import formatdate
 
 import pytest
@@ -19,9 +20,9 @@ ETAG = f'"{hashlib.sha256(VIDEO).hexdigest()}"'
 
 
 @pytest.fixture(scope="module")
-def finished(shared: Api) -> Iterator[str]:
+def finished(shared: Api) -> str:
     task_id = shared.finished()
-    yield f"/tasks/{task_id}/output"
+    return f"/tasks/{task_id}/output"
 
 
 def test_the_whole_file(shared: Api, finished: str) -> None:
@@ -57,7 +58,7 @@ def test_head_says_the_same_without_the_bytes(shared: Api, finished: str, range_
         (f"bytes=5-{SIZE * 10}", 5, SIZE),
         (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
         ("BYTES = 1-2", 1, 3),
-        ("bytes= 1-2 ", 1, 3),
+        ("bytes= 1-2", 1, 3),
     ],
 )
 def test_one_range_is_206(shared: Api, finished: str, value: str, start: int, stop: int) -> None:
@@ -178,6 +179,20 @@ def test_a_download_goes_on_when_the_file_is_removed_meanwhile(start_api: ApiFac
         first = next(pieces)
         (api.data_dir / "results" / f"{task_id}.mp4").unlink()
         assert first + b"".join(pieces) == content
+
+
+def test_a_client_that_leaves_in_the_middle_frees_the_file(start_api: ApiFactory) -> None:
+    api = start_api()
+    task_id = api.finished(VIDEO * 4000)
+    api.observed.clear()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
+        connection.sendall(f"GET /tasks/{task_id}/output HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.recv(1000)
+    api.observed.until(1)
+    opened = {
+        os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{n}")
+    }
+    assert not any(task_id in path for path in opened)
 
 
 def test_the_file_name_is_made_of_the_sources(api: Api) -> None:

@@ -142,6 +142,14 @@ class TestLimits:
     def test_an_upload_that_breaks_off_keeps_nothing(self, api: Api) -> None:
         head = b"POST /uploads HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
         api.raw(head + b"x" * 3_000_000, then_close=True)
+        api.observed.until(1)
+        assert blobs_of(api) == []
+
+    def test_a_sender_that_stalls_is_given_up(self, start_api: ApiFactory) -> None:
+        api = start_api(body_idle_s=0.1)
+        for path in ("/uploads", "/generate"):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
+            assert api.raw(head.encode() + b"x").startswith(b"HTTP/1.1 408")
         assert blobs_of(api) == []
 
     def test_a_large_one_is_stored_whole(self, api: Api) -> None:
@@ -164,7 +172,7 @@ def test_a_form_without_exactly_one_file(shared: Api, parts: list[tuple[str, str
     problem(shared.client.post("/uploads", content=body, headers=headers), 422, "REQUEST_INVALID", "file")
 
 
-@pytest.mark.parametrize("upload_id", ["none", "x" * 500, "..%2f..%2fetc"])
+@pytest.mark.parametrize("upload_id", ["none", "x" * 500, "..%252f..%252fetc"])
 def test_unknown_is_404(shared: Api, upload_id: str) -> None:
     problem(shared.client.get(f"/uploads/{upload_id}"), 404, "UPLOAD_NOT_FOUND")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,9 +72,9 @@ class Origin:
 
 
 @asynccontextmanager
-async def running_origin(host: str = "127.0.0.1") -> AsyncIterator[Origin]:
+async def running_origin(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
     origin = Origin()
-    server = await asyncio.start_server(origin._serve, host, 0)
+    server = await asyncio.start_server(origin._serve, host, 0, ssl=tls)
     origin.port = server.sockets[0].getsockname()[1]
     async with server:
         yield origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,8 +42,11 @@ def hostile(path: Path, limits: MediaLimits) -> MediaInfo:
         held = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
         time.sleep(len(held))
     elif cue == "surroundings":
-        open_files = sorted(os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in os.listdir("/proc/self/fd")[:-1])
-        raise RuntimeError(" ".join([*open_files, *(f"{name}=" for name in os.environ)]))
+        seen = [f"{name}=" for name in os.environ]
+        for fd in list(Path("/proc/self/fd").iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # the listing's own
+                seen.append(str(fd.readlink()))
+        raise RuntimeError(" ".join(seen))
     return probe(path, limits)
 
 

@@ -195,9 +195,9 @@ def test_nan_sound_is_no_reason_to_refuse(tmp_path: Path) -> None:
 
 
 def test_a_codec_that_is_not_admitted(tmp_path: Path, refused) -> None:
-    path = write_video(tmp_path / "old.mkv", 5, codec="flv", width=96, height=96)
+    path = write_video(tmp_path / "old.mkv", 5, codec="ffv1")
     error = refused(lambda: probe(path, LIMITS), FailureCode.INPUT_INVALID, "unsupported_codec")
-    assert error.failure.detail["codec"] == "flv"
+    assert error.failure.detail["codec"] == "ffv1"
 
 
 def test_limits(tmp_path: Path, refused) -> None:

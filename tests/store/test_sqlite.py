@@ -187,6 +187,12 @@ def test_a_transition_from_what_is_no_longer_so_is_refused(store_factory: StoreF
     must_claim(store)
     with pytest.raises(StaleClaim):
         store._writer.run(lambda tx: move(tx, stale, Status.CANCELLED, {}))
+    first = store.get(stale.id)
+    assert first is not None
+    store.take_back("node-1")
+    must_claim(store)
+    with pytest.raises(StaleClaim):
+        store._writer.run(lambda tx: move(tx, first, Status.FAILED, {}))
     assert_consistent(store)
 
 

@@ -49,17 +49,20 @@ class Bench:
         self.folder = folder
         self.store = store
         self.seen = Observed()
+        self.oom_kills = 0
         self.lines: list[str] = []
         self._changed = threading.Condition()
         store.subscribe(self._on_events)
+        plans = [SlotPlan(f"cpu-{index}", "cpu", "", 1) for index in range(slots)]
         self.pool = LocalPool(
-            [SlotPlan(f"cpu-{index}", "cpu", "", 1) for index in range(slots)],
+            plans,
             renderer=renderer,
             renderer_settings={},
             run_dir=folder / "run",
             start_timeout_s=numbers.get("start_timeout_s", 60.0),
             sink=lambda slot, line: self.lines.append(line),
             observer=self.seen,
+            spares={plans[0]: numbers.get("spares", 0)},
         )
         self.settings = AttemptSettings(
             tier=renderer,
@@ -78,7 +81,8 @@ class Bench:
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
             return Attempt(
                 claim, slot, pool=self.pool, store=store, settler=settler, observer=self.seen,
-                locate=lambda reference: folder / reference.sha256, settings=self.settings, on_done=done,
+                locate=lambda reference: folder / reference.sha256, settings=self.settings,
+                count_oom_kills=lambda: self.oom_kills, on_done=done,
             )  # fmt: skip
 
         self.dispatcher = Dispatcher(store, self.pool, ClaimTerms("node-a", 30.0, renderer), make)

@@ -72,6 +72,17 @@ def test_a_process_that_dies_every_time_fails_the_task_after_its_retries(bench, 
     assert leftovers(node) == []
 
 
+def test_a_sigkill_that_the_kernel_counts_as_want_of_memory_is_told_from_others(bench, submit):
+    node = bench()
+    task_id = submit(frame_s=0.05)
+    node.until_moving(task_id)
+    node.oom_kills += 1
+    os.kill(node.pid(), signal.SIGKILL)
+    node.until(lambda: node.task(task_id).retries == 1, "the failed attempt")
+    assert codes(node.task(task_id)) == ["HOST_OOM"]
+    assert node.task(task_id).status is Status.RETRY_WAIT
+
+
 def test_an_empty_queue_error_is_shown_with_code_causes_and_hint(bench, submit):  # R0.1
     node = bench()
     task = node.until_ended(submit(fault="raise", exception="queue.Empty"))
@@ -211,6 +222,18 @@ def test_an_idle_worker_that_is_killed_is_replaced(bench, submit):
     node.until_idle()
     assert node.pid() != old
     assert node.until_ended(submit()).status is Status.SUCCEEDED
+
+
+def test_a_warm_spare_takes_the_place_of_a_killed_process_and_is_replaced(bench, submit):
+    node = bench(spares=1)
+    spare = node.until(lambda: node.pool.spare_pids(), "the spare")
+    task_id = submit(frame_s=0.05)
+    node.until_moving(task_id)
+    os.kill(node.pid(), signal.SIGKILL)
+    task = node.until_ended(task_id)
+    assert task.status is Status.SUCCEEDED
+    assert [node.pid()] == spare
+    assert node.until(lambda: node.pool.spare_pids(), "the next spare") != spare
 
 
 def test_two_slots_work_at_the_same_time(bench, submit):

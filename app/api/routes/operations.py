@@ -30,10 +30,12 @@ def router(deps: ApiDependencies) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", response_model=Liveness, summary="Is the process alive?")
     async def live() -> Response:
         return JSONResponse({"status": "live"})
 
+    @routes.head("/health/ready", include_in_schema=False)
     @routes.get(
         "/health/ready",
         response_model=ReadinessAnswer,

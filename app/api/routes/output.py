@@ -97,6 +97,7 @@ def _answer(request: Request, task: TaskRecord, artifact: Artifact, file: OpenFi
         "ETag": etag,
         "Last-Modified": formatdate(modified, usegmt=True),
         "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
     }
     verdict = judge(request.headers, size=file.size, etag=etag, modified=modified, is_get=request.method == "GET")
     if verdict == "not_modified":

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api.answering import json_response, problems
-from app.api.body import declared_length
+from app.api.body import declared_length, pieces
 from app.api.errors import invalid_request
 from app.api.multipart import FormLimits, boundary_of, part_too_large, read_form
 from app.api.ports import ApiDependencies
@@ -112,7 +112,7 @@ async def _receive(request: Request, name: str | None, deps: ApiDependencies) ->
         raise too_large(limit, reason="body_bytes")
     async with deps.intake.blobs.writer(limit) as writer:
         try:
-            async for chunk in request.stream():
+            async for chunk in pieces(request, deps.settings.body_idle_s):
                 await writer.write(chunk)
             blob = await writer.commit(expected_sha256=expected)
         except DigestMismatch as mismatch:
@@ -126,7 +126,9 @@ async def _from_form(request: Request, boundary: bytes, name: str | None, deps: 
     limit = deps.settings.max_upload_bytes
     if (declared_length(request) or 0) > limit + _FORM_OVERHEAD:
         raise too_large(limit, reason="body_bytes")
-    form = await read_form(request, boundary, deps.intake.blobs, FormLimits(limit, deps.settings.max_json_bytes))
+    form = await read_form(
+        request, boundary, deps.intake.blobs, FormLimits(limit, deps.settings.max_json_bytes, deps.settings.body_idle_s)
+    )
     if len(form.files) != 1 or form.texts:
         text = "Send exactly one file part, and nothing else."
         raise invalid_request([FieldError("file", ProblemCode.REQUEST_INVALID, "parts", text)])

@@ -34,16 +34,18 @@ _BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
 @dataclass(frozen=True)
 class LowerFace:
     """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop,
-    `opening` [B] the lips' distance in the middle, `bite` [B] the f/v contact 0..1."""
+    `opening` [B] the lips' distance in the middle, `spread` [B] 0..1 as in /i/, `bite` [B] the f/v contact 0..1."""
 
     shape: Tensor
     jaw: Tensor
     opening: Tensor
+    spread: Tensor
     bite: Tensor
 
     def part(self, frames: slice) -> LowerFace:
         """The shapes of some of the frames."""
-        return LowerFace(self.shape[frames], self.jaw[frames], self.opening[frames], self.bite[frames])
+        values = (self.shape, self.jaw, self.opening, self.spread, self.bite)
+        return LowerFace(*(value[frames] for value in values))
 
 
 class Animator:
@@ -77,7 +79,7 @@ class Animator:
         lips = lips + self._thickness(closed, rounded, bite)
         lips = lips + self._sideways(lips, spread, rounded, opening)
         shape = self._rest + lips + self._skin.follow(lips, drop)
-        return LowerFace(shape, drop, opening, bite)
+        return LowerFace(shape, drop, opening, (spread * (1 - closed)).clamp(0, 1), bite)
 
     def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor) -> Tensor:
         """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 _COLUMNS = 128  # samples of each curve: less than a pixel apart for mouths up to 100 pixels, and the curves are smooth
 _SPAN = 1.25  # the table reaches this many half widths to either side
@@ -38,7 +38,7 @@ class Aperture:
         """y of the upper and the lower curve at x [B, H, W]: [B, 2, H, W]. Both are 0 beyond the corners."""
         at = x / (self.half[:, None, None] * _SPAN)
         grid = torch.stack([at, torch.zeros_like(at)], dim=3)
-        return F.grid_sample(self.table, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        return functional.grid_sample(self.table, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
     def height(self) -> Tensor:
         """The widest distance of the curves, [B] in units."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from app.render.warp import points
 from app.render.warp.animation import LowerFace
 from app.render.warp.aperture import Aperture, aperture, lower_side
-from app.render.warp.field import SplitField, cubic_rows, inside_lips, lattice_size
+from app.render.warp.field import LATTICE_STEP, SplitField, cubic_rows, inside_lips, lattice_size
 from app.render.warp.interior import MouthView, paint
 from app.render.warp.lighting import Light, read_light
 from app.render.warp.pose import HeadPose
@@ -19,9 +19,9 @@ from app.render.warp.skin import SkinWeights
 from app.render.warp.subject import Subject, TeethPlane
 from app.render.warp.teeth import Plate
 
-_MOUTH_MARGIN = 0.04  # around the contours of the lips, in units
+_MOUTH_MARGIN = 2 * LATTICE_STEP  # around the lips' inner contours: as far as a change at a knot is felt
 _EDGE = 0.007  # softness of the lips' inner edge, in units (at least a pixel)
-_CHUNK_PIXELS = 1_000_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
+_CHUNK_PIXELS = 400_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
 _FIRST = torch.zeros(1, dtype=torch.long)
 
 
@@ -75,100 +75,121 @@ class Compositor:
         goal = now + self._hold[:, None] * (seen - now) + (wanted - seen)
 
         mouth = aperture(goal[:, list(points.INNER_UPPER)], goal[:, list(points.INNER_LOWER)])
-        places = self._places(region, at, pose.scale)
-        warped = self._warp(source, places, mouth, goal, now, region, at, pose)
-        parted = ((lip_gaps_flat(now) - PARTED_GAP) / 0.02).clamp(0, 1)
+        lattice = self._lattice(region, at, pose.scale)
+        fields = self._fields(mouth, goal, now, lattice, pose)
+        box = self._mouth_box(mouth, at, region, pose.scale)
+        x, y = (torch.arange(part.start, part.stop, device=self._device) for part in (box[1], box[0]))
+        near = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2) / pose.scale[:, None, None, None] + at[:, None, None]
+        warped = self._warp(source, mouth, fields, lattice, near, box, pose.scale)
+        parted = ((_lip_gaps(now) - PARTED_GAP) / 0.02).clamp(0, 1)
         light = read_light(source, pixels[..., :2] - corner[:, None], pose.scale)
-        self._fill(warped, places, mouth, face, pose, light.expand(frames), parted)
+        self._fill(warped[:, :, box[0], box[1]], near, mouth, face, pose, light.expand(frames), parted)
         return warped.permute(0, 2, 3, 1).round_().clamp_(0, 255).to(torch.uint8)
 
     def _turned(self, pose: HeadPose, shape: Tensor) -> Tensor:
         """Head coordinates [B, COUNT, 3] as seen, in units from the head's origin [B, COUNT, 2]."""
         return shape @ pose.rotation[:, :2].mT
 
-    def _places(self, region: Region, at: Tensor, scale: Tensor) -> Tensor:
-        """Units of every pixel of the region, [B, h, w, 2]."""
-        x = torch.arange(region.width, device=self._device) / scale[:, None] + at[:, :1]
-        y = torch.arange(region.height, device=self._device) / scale[:, None] + at[:, 1:]
-        size = (len(scale), region.height, region.width)
-        return torch.stack([x[:, None].expand(size), y[:, :, None].expand(size)], 3)
+    def _lattice(self, region: Region, at: Tensor, scale: Tensor) -> Tensor:
+        """Places of the lattice's knots over the region, [B, rows, columns, 2] in units."""
+        size = float(scale.max())
+        rows, columns = lattice_size(region.height, size), lattice_size(region.width, size)
+        x = torch.linspace(0, region.width - 1, columns, device=self._device)
+        y = torch.linspace(0, region.height - 1, rows, device=self._device)
+        knots = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)
+        return knots / scale[:, None, None, None] + at[:, None, None]
+
+    def _fields(self, mouth: Aperture, goal: Tensor, now: Tensor, lattice: Tensor, pose: HeadPose) -> Tensor:
+        """Displacements of both layers at the knots, faded out towards the border: [B, 2, rows, columns, 2], units."""
+        source = inside_lips(now, mouth.height(), 1 / pose.scale)
+        moved = self._field.displacements(goal, source, lattice.flatten(1, 2))
+        plane = TeethPlane(pose, 0.0).to_plane(lattice)
+        weight = self._mask.weight(plane[..., 0], plane[..., 1])
+        return moved.view(len(goal), 2, *lattice.shape[1:]) * weight[:, None, :, :, None]
 
     def _warp(
         self,
         source: Tensor,
-        places: Tensor,
         mouth: Aperture,
-        goal: Tensor,
-        now: Tensor,
-        region: Region,
-        at: Tensor,
-        pose: HeadPose,
+        fields: Tensor,
+        lattice: Tensor,
+        near: Tensor,
+        box: tuple[slice, slice],
+        scale: Tensor,
     ) -> Tensor:
-        size = float(pose.scale.max())
-        rows, columns = lattice_size(region.height, size), lattice_size(region.width, size)
-        extent = at.new_tensor([region.width - 1, region.height - 1]) / pose.scale[:, None]
-        steps_x = torch.linspace(0, 1, columns, device=self._device)
-        steps_y = torch.linspace(0, 1, rows, device=self._device)
-        step = torch.stack(torch.meshgrid(steps_x, steps_y, indexing="xy"), 2).view(1, -1, 2)
-        lattice = at[:, None] + step * extent[:, None]
-        moved = self._field.displacements(goal, inside_lips(now, mouth.height(), 1 / pose.scale), lattice)
-        plane = TeethPlane(pose, 0.0).to_plane(lattice[:, None])[:, 0]
-        moved = moved * self._mask.weight(plane[..., 0], plane[..., 1])[:, None, :, None]
-        moved = moved.view(len(at), 2, rows, columns, 2).permute(0, 1, 4, 2, 3) * pose.scale[:, None, None, None, None]
-        fine = cubic_rows(region.height, rows, self._device) @ moved @ cubic_rows(region.width, columns, self._device).T
+        """The source [B or 1, 3, h, w] seen through the fields, [B, 3, h, w].
 
-        x, y = mouth.local(places)
-        side = lower_side(mouth, x, y, mouth.curves(x))[:, None]
-        shift = fine[:, 0] + (fine[:, 1] - fine[:, 0]) * side
-        half = shift.new_tensor([max(region.width - 1, 1), max(region.height - 1, 1)]) / 2
-        base_x = torch.arange(region.width, device=self._device)
-        base_y = torch.arange(region.height, device=self._device)
-        grid = torch.stack([shift[:, 0] + base_x, shift[:, 1] + base_y[:, None]], 3) / half - 1
-        return F.grid_sample(
-            source.expand(len(grid), -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=True
+        Away from the mouth one side's field holds, chosen at the knots; within `box`, whose places are `near`, every
+        pixel chooses.
+        """
+        height, width = source.shape[2:]
+        rows, columns = lattice.shape[1:3]
+        half = scale.new_tensor([max(width - 1, 1), max(height - 1, 1)]) / 2
+        fields = fields * (scale[:, None, None, None, None] / half)
+        ends = torch.linspace(-1, 1, columns, device=self._device), torch.linspace(-1, 1, rows, device=self._device)
+        fields = (fields + torch.stack(torch.meshgrid(*ends, indexing="xy"), 2)).permute(0, 1, 4, 2, 3)
+        down = cubic_rows(torch.linspace(0, rows - 1, height, device=self._device), rows)
+        right = cubic_rows(torch.linspace(0, columns - 1, width, device=self._device), columns).T
+
+        at_knots = _side(mouth, lattice)[:, None]
+        grid = down @ torch.lerp(fields[:, 0], fields[:, 1], at_knots) @ right
+        both = down[box[0]] @ fields @ right[:, box[1]]
+        grid[:, :, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[:, None])
+        return functional.grid_sample(
+            source.expand(len(grid), -1, -1, -1),
+            grid.permute(0, 2, 3, 1),
+            mode="bicubic",
+            padding_mode="border",
+            align_corners=True,
         )
 
     def _fill(
         self,
-        warped: Tensor,
-        places: Tensor,
+        patch: Tensor,
+        near: Tensor,
         mouth: Aperture,
         face: LowerFace,
         pose: HeadPose,
         light: Light,
         parted: Tensor,
     ) -> None:
-        """Paint the mouth's inside into `warped` [B, 3, h, w], in the box around the mouths of the batch."""
-        rows, columns = self._mouth_box(mouth, places, pose)
-        near = places[:, rows, columns]
+        """Paint the mouth's inside into `patch` [B, 3, h, w], whose places are `near`."""
         x, y = mouth.local(near)
         curves = mouth.curves(x)
         above, below = y - curves[:, 0], curves[:, 1] - y
         plane = TeethPlane(pose, self._depth).to_plane(near)
         across = x / mouth.half[:, None, None]
-        view = MouthView(plane[..., 0], plane[..., 1], across, above, below, mouth.height(), face.jaw, face.bite)
+        speaking = (mouth.height(), face.jaw, face.spread, face.bite)
+        view = MouthView(plane[..., 0], plane[..., 1], across, above, below, *speaking)
         inside = paint(view, self._plate, light, self._seam)
         edge = (1 / pose.scale).clamp_min(_EDGE)[:, None, None]
         # Lips that were parted in the source have no line of their own where they meet now.
         line = torch.maximum(parted, (view.opening / 0.02).clamp(0, 1))[:, None, None] * 0.5
         cover = (torch.minimum(above, below) / edge + line).clamp(0, 1) * ((1 - across.abs()) / 0.06).clamp(0, 1)
-        patch = warped[:, :, rows, columns]
         patch += (inside - patch) * cover[:, None]
 
-    def _mouth_box(self, mouth: Aperture, places: Tensor, pose: HeadPose) -> tuple[slice, slice]:
-        reach_x = mouth.half + _MOUTH_MARGIN
+    def _mouth_box(self, mouth: Aperture, at: Tensor, region: Region, scale: Tensor) -> tuple[slice, slice]:
+        """Rows and columns of the region that hold the mouths of the batch and what is near them."""
+        reach_x = mouth.half * 1.1 + _MOUTH_MARGIN
         reach_y = mouth.half * mouth.axis[:, 1].abs() + mouth.table.abs().amax((1, 2, 3)) + _MOUTH_MARGIN
-        first = ((mouth.middle - torch.stack([reach_x, reach_y], 1) - places[:, 0, 0]) * pose.scale[:, None]).amin(0)
-        last = ((mouth.middle + torch.stack([reach_x, reach_y], 1) - places[:, 0, 0]) * pose.scale[:, None]).amax(0)
-        height, width = places.shape[1:3]
-        left, top = (max(0, int(n)) for n in first.tolist())
-        right, bottom = (int(n) + 2 for n in last.tolist())
-        return slice(min(top, height - 1), min(height, max(bottom, 1))), slice(
-            min(left, width - 1), min(width, max(right, 1))
+        reach = torch.stack([reach_x, reach_y], 1)
+        first = ((mouth.middle - reach - at) * scale[:, None]).amin(0).tolist()
+        last = ((mouth.middle + reach - at) * scale[:, None]).amax(0).tolist()
+        left, top = max(0, int(first[0])), max(0, int(first[1]))
+        right, bottom = min(region.width, int(last[0]) + 2), min(region.height, int(last[1]) + 2)
+        return slice(min(top, region.height - 1), max(bottom, top + 1)), slice(
+            min(left, region.width - 1), max(right, left + 1)
         )
 
 
-def lip_gaps_flat(places: Tensor) -> Tensor:
+def _side(mouth: Aperture, places: Tensor) -> Tensor:
+    x, y = mouth.local(places)
+    return lower_side(mouth, x, y, mouth.curves(x))
+
+
+def _lip_gaps(places: Tensor) -> Tensor:
     """How far the lips are apart in the middle, [B], for `places` [B, COUNT, 2]."""
     middle = len(points.INNER_UPPER) // 2
-    return (places[:, points.INNER_LOWER[middle]] - places[:, points.INNER_UPPER[middle]]).norm(dim=1)
+    gap = places[:, points.INNER_LOWER[middle]] - places[:, points.INNER_UPPER[middle]]
+    distance: Tensor = gap.norm(dim=1)
+    return distance

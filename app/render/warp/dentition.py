@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from app.render.warp.teeth import Plate, plate_grid, plate_size
@@ -16,6 +15,7 @@ _SHORTER = (0.0, 0.010, 0.002, 0.012, 0.018)  # how much higher each edge ends t
 _SHOWN_AT_REST = 0.030  # of the incisors below the upper lip's edge, were the lips apart (3 mm; less with age)
 _SMILE_ARC = 0.16  # edges rise towards the back: v per u squared
 _ENAMEL = (1.0, 0.955, 0.875)
+_WHITE_LIT_SKIN = (1.15, 0.98, 0.87)  # colour of skin under white light over its brightness
 _LOWER_WIDTH = 0.058  # the four lower incisors are nearly equal
 
 
@@ -47,14 +47,13 @@ def drawn_plate(lip: Tensor, scale: float, skin: Tensor) -> Plate:
 
 
 def enamel(skin: Tensor) -> Tensor:
-    """The colour [3] of teeth in the light that falls on skin of colour [3]: ivory, tinted and dimmed as the skin is.
+    """The colour [.., 3] of teeth in the light that falls on skin of colour [.., 3]: ivory, tinted and dimmed alike.
 
     Dark skin in good light and light skin in dim light look alike in brightness; teeth are kept between the two.
     """
-    brightness = (skin.mean() * 0.55 + 85.0).clamp(60.0, 205.0)
-    tint = skin / skin.mean().clamp_min(1.0)
-    neutral = tint.new_tensor([1.15, 0.98, 0.87])  # skin under white light
-    cast = (tint / neutral).clamp(0.8, 1.25).sqrt()
+    mean = skin.mean(-1, keepdim=True)
+    brightness = (mean * 0.55 + 85.0).clamp(60.0, 205.0)
+    cast = (skin / mean.clamp_min(1.0) / skin.new_tensor(_WHITE_LIT_SKIN)).clamp(0.8, 1.25).sqrt()
     return brightness * cast * skin.new_tensor(_ENAMEL)
 
 
@@ -65,8 +64,3 @@ def lower_teeth(u: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     depth = depth - 0.008 * round_off.pow(4) - 0.5 * u.square()
     cover = (depth / 0.008 + 0.5).clamp(0, 1) * ((0.20 - u.abs()) / 0.05).clamp(0, 1)
     return (1 - 0.2 * round_off.pow(6)) * (1 - 4.0 * u.square()).clamp(0.4, 1), cover
-
-
-def blurred(values: Tensor, size: int) -> Tensor:
-    """Mean over `size` x `size` neighbours of [B, C, H, W]."""
-    return F.avg_pool2d(values, size, 1, size // 2, count_include_pad=False)

@@ -17,25 +17,23 @@ from torch import Tensor
 
 from app.render.warp import points
 
-LATTICE_STEP = 0.05
+LATTICE_STEP = 0.06
 """Spacing of the lattice in units: finer shows no difference, since the points themselves lie further apart."""
 
 _STIFFNESS = 1e-4  # gives way a little where neighbouring points disagree
 _MARGIN = 0.016  # how far inside a parted lip its texture starts, in units: keeps teeth out of its edge
 
-_MARGIN_PIXELS = 1.6  # at least: as far as the sampling kernel reaches
+_MARGIN_PIXELS = 1.4  # at least: as far as the sampling kernel reaches
 
-_SKIN_AND_HOLD = (*points.SKIN, *points.FIXED)
-_UPPER = tuple(dict.fromkeys((*points.INNER_UPPER, *points.OUTER_UPPER, *_SKIN_AND_HOLD)))
-_LOWER = tuple(dict.fromkeys((*points.INNER_LOWER, *points.OUTER_LOWER, *_SKIN_AND_HOLD)))
-_EACH = min(len(_UPPER), len(_LOWER))
-assert len(_UPPER) == len(_LOWER)
+_UPPER = tuple(dict.fromkeys((*points.INNER_UPPER, *points.OUTER_UPPER, *points.SKIN)))
+_LOWER = tuple(dict.fromkeys((*points.INNER_LOWER, *points.OUTER_LOWER, *points.SKIN)))
 
 
 def inside_lips(source: Tensor, opening: Tensor, pixel: Tensor) -> Tensor:
     """Move the inner contours of `source` [B, COUNT, 2] (units) into the lips where these are or will be parted.
 
-    opening: [B] how far the result's lips part; pixel: [B] the size of a pixel in units. Lips shut before and after keep the line where they meet.
+    opening: [B] how far the result's lips part; pixel: [B] the size of a pixel in units. Lips shut before and after
+    keep the line where they meet.
     """
     moved = source.clone()
     margin = (_MARGIN_PIXELS * pixel).clamp_min(_MARGIN)[:, None, None]
@@ -45,7 +43,7 @@ def inside_lips(source: Tensor, opening: Tensor, pixel: Tensor) -> Tensor:
     for inner, outer in ((points.INNER_UPPER, points.OUTER_UPPER), (points.INNER_LOWER, points.OUTER_LOWER)):
         a, b = source[:, list(inner)], source[:, list(outer)]
         thick = (b - a).norm(dim=2, keepdim=True).clamp_min(1e-4)
-        moved[:, list(inner)] = a + (b - a) * parted * (margin / thick).clamp_max(0.35)
+        moved[:, list(inner)] = a + (b - a) * parted * (margin / thick).clamp_max(0.28)
     return moved
 
 
@@ -71,8 +69,12 @@ class SplitField:
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    squared = (a.square().sum(2)[:, :, None] + b.square().sum(2)[:, None] - 2 * a @ b.mT).clamp_min(1e-9)
-    return squared * squared.log()
+    """r² log r² between points a [B, M, 2] and b [B, N, 2]: [B, M, N]."""
+    ones_a, ones_b = torch.ones_like(a[..., :1]), torch.ones_like(b[..., :1])
+    left = torch.cat([a * -2, a.square().sum(2, keepdim=True), ones_a], 2)
+    squared = (left @ torch.cat([b, ones_b, b.square().sum(2, keepdim=True)], 2).mT).clamp_min_(1e-9)
+    kernel: Tensor = squared.log().mul_(squared)
+    return kernel
 
 
 def _solve(centres: Tensor, values: Tensor) -> Tensor:
@@ -85,7 +87,8 @@ def _solve(centres: Tensor, values: Tensor) -> Tensor:
     system[:, :count, count:] = affine
     system[:, count:, :count] = affine.mT
     right = torch.cat([values, values.new_zeros(batch, 3, 2)], 1)
-    return torch.linalg.solve(system.double(), right.double()).to(centres.dtype)
+    solved: Tensor = torch.linalg.solve(system.double(), right.double())
+    return solved.to(centres.dtype)
 
 
 def _evaluate(weights: Tensor, centres: Tensor, places: Tensor) -> Tensor:
@@ -94,13 +97,13 @@ def _evaluate(weights: Tensor, centres: Tensor, places: Tensor) -> Tensor:
     return _kernel(places, centres) @ weights[:, :count] + affine @ weights[:, count:]
 
 
-def cubic_rows(length: int, knots: int, device: torch.device) -> Tensor:
-    """Matrix [length, knots] that interpolates values at evenly spaced knots to `length` evenly spaced places.
+def cubic_rows(places: Tensor, knots: int) -> Tensor:
+    """Matrix [N, knots] that interpolates values at knots 0, 1, 2 .. to `places` [N] between them.
 
-    Both begin and end together. Catmull-Rom (1974), the border knots repeated.
+    Catmull-Rom (1974); beyond the border knots values continue straight, so that linear ones come out as they are.
     """
-    at = torch.linspace(0, knots - 1, length, dtype=torch.float64)
-    base = at.floor().clamp(0, max(knots - 2, 0))
+    at = places.double()
+    base = at.floor().clamp(0, knots - 2)
     t = at - base
     basis = torch.stack(
         [
@@ -111,11 +114,13 @@ def cubic_rows(length: int, knots: int, device: torch.device) -> Tensor:
         ],
         1,
     )
-    matrix = torch.zeros(length, knots, dtype=torch.float64)
-    for offset in range(4):
-        column = (base + offset - 1).long().clamp(0, knots - 1)
-        matrix.scatter_add_(1, column[:, None], basis[:, offset : offset + 1])
-    return matrix.float().to(device)
+    padded = basis.new_zeros(len(at), knots + 2)
+    padded.scatter_(1, base.long()[:, None] + torch.arange(4, device=at.device), basis)
+    matrix = padded[:, 1:-1].clone()
+    for border, first, second in ((0, 0, 1), (-1, -1, -2)):
+        matrix[:, first] += 2 * padded[:, border]
+        matrix[:, second] -= padded[:, border]
+    return matrix.float()
 
 
 def lattice_size(pixels: int, scale: float) -> int:

@@ -22,7 +22,7 @@ class MouthView:
 
     `u`, `v`: head coordinates of the plane of the teeth. `x`: along the line of the corners, -1..1 between them.
     `above`, `below`: units below the upper and above the lower lip's edge. `opening` [B]: the lips' greatest
-    distance; `jaw` [B]: the chin's drop; `bite` [B]: f/v contact.
+    distance; `jaw`, `spread`, `bite` [B]: as in `animation.LowerFace`.
     """
 
     u: Tensor
@@ -32,6 +32,7 @@ class MouthView:
     below: Tensor
     opening: Tensor
     jaw: Tensor
+    spread: Tensor
     bite: Tensor
 
 
@@ -42,7 +43,7 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
     depth = (view.above / height).clamp(0, 1)
     colour = brightness * _row(_CAVITY, view.u) * (0.55 + 0.75 * depth * depth)[:, None]
     colour = _tongue(colour, view, brightness, depth)
-    colour = _lower_teeth(colour, view, plate, light, seam)
+    colour = _lower_teeth(colour, view, light, seam)
     colour = _upper_teeth(colour, view, plate, light)
     rim = _smooth(torch.minimum(view.above, view.below) / 0.022)
     small = _smooth(view.opening / 0.05)[:, None, None]
@@ -52,19 +53,19 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
 
 def _tongue(colour: Tensor, view: MouthView, brightness: Tensor, depth: Tensor) -> Tensor:
     rise = _smooth((view.opening - 0.05) / 0.10)[:, None, None]
-    top = 0.52 + 0.30 * view.x.square()
+    top = 0.46 + 0.30 * view.x.square()
     body = _smooth((depth - top) / 0.28) * _smooth((0.72 - view.x.abs()) / 0.3) * rise
     groove = 1 - 0.14 * torch.exp(-(view.x / 0.10).square())
-    lit = brightness * _row(_TONGUE, view.u) * (groove * (0.55 + 0.6 * (depth - top).clamp(0, 1)))[:, None]
+    lit = brightness * _row(_TONGUE, view.u) * (groove * (0.68 + 0.7 * (depth - top).clamp(0, 1)))[:, None]
     return colour + (lit - colour) * body[:, None]
 
 
-def _lower_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
+def _lower_teeth(colour: Tensor, view: MouthView, light: Light, seam: float) -> Tensor:
     """They sink with the jaw, a little less than the lip that covers them: they show in wide openings only."""
     edge = seam + 0.055 + view.jaw[:, None, None] * 1.0
     shade, cover = lower_teeth(view.u, view.v - edge)
     cover = cover * _smooth((view.opening - 0.10) / 0.10)[:, None, None]
-    lit = _enamel(plate, light)[:, :, None, None] * 0.70 * (shade * _side_light(view, light))[:, None]
+    lit = enamel(light.skin)[:, :, None, None] * 0.70 * (shade * _side_light(view, light))[:, None]
     return colour + (lit - colour) * cover[:, None]
 
 
@@ -72,7 +73,8 @@ def _upper_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light) ->
     rgba = plate.sample(view.u, view.v)
     gain = (light.skin / plate.light.clamp_min(1.0)).clamp(0.3, 2.0)[:, :, None, None]
     shadow = 0.55 + 0.45 * _smooth(torch.maximum(view.above / 0.040, view.bite[:, None, None]))  # the lip's
-    open_enough = torch.maximum(_smooth((view.opening - 0.03) / 0.055), view.bite)[:, None, None]
+    open_enough = _smooth((view.opening - 0.03 + 0.025 * view.spread) / 0.055)
+    open_enough = torch.maximum(open_enough, view.bite)[:, None, None]
     sides = 1 - 0.45 * view.x.abs().clamp(0, 1).pow(3)
     shade = shadow * sides * (0.35 + 0.65 * open_enough)
     if not plate.own:
@@ -81,10 +83,6 @@ def _upper_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light) ->
     # Light reaches teeth through an opening, not through a slit.
     cover = rgba[:, 3:] * (0.10 + 0.90 * open_enough)[:, None]
     return colour + (lit - colour) * cover
-
-
-def _enamel(plate: Plate, light: Light) -> Tensor:
-    return torch.stack([enamel(skin) for skin in light.skin])
 
 
 def _side_light(view: MouthView, light: Light) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from app.render.warp import points
 
@@ -35,10 +34,10 @@ def read_light(region: Tensor, pixels: Tensor, scale: Tensor) -> Light:
     group = [*points.CHEEK_RIGHT, *points.CHEEK_LEFT]
     if len(region) < len(pixels):  # a still source: its points are the same in every frame
         pixels, scale = pixels[: len(region)], scale[: len(region)]
-    smooth = F.avg_pool2d(region, size, max(1, size // 2), ceil_mode=True, count_include_pad=False)
+    smooth = functional.avg_pool2d(region, size, max(1, size // 2), ceil_mode=True, count_include_pad=False)
     extent = pixels.new_tensor([region.shape[3] - 1, region.shape[2] - 1]).clamp_min(1)
     grid = (pixels[:, group] / extent * 2 - 1)[:, None]
-    sampled = F.grid_sample(smooth, grid, padding_mode="border", align_corners=True)[:, :, 0]
+    sampled = functional.grid_sample(smooth, grid, padding_mode="border", align_corners=True)[:, :, 0]
     half = len(points.CHEEK_RIGHT)
     right, left = sampled[..., :half].mean(2), sampled[..., half:].mean(2)
     skin = (right + left) / 2

@@ -20,7 +20,7 @@ from app.render.warp.footage import Footage, open_footage
 from app.render.warp.options import WarpOptions
 from app.render.warp.subject import Subject, best_teeth_frame, read_subject, teeth_plate
 from app.render.warp.tracking import FaceFinder, Track
-from app.render.warp.voice import Voice, listen
+from app.render.warp.voice import SpeechModel, Voice, listen
 from app.speech.articulation import SpeechAnalyser
 
 OUTPUT_NAME = "output.mp4"
@@ -38,8 +38,8 @@ class WarpRenderer(Renderer):
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(settings or {})
         self._device = torch.device("cpu")
-        self._finder: FaceFinder | None = None
-        self._speech: SpeechAnalyser | None = None
+        self.finder: FaceFinder | None = None
+        self.speech: SpeechModel | None = None
 
     def load(self, device: str) -> None:
         """Load face and speech models onto `device`."""
@@ -47,12 +47,12 @@ class WarpRenderer(Renderer):
         folder = self.settings.get("cache_dir")
         limit = int(self.settings.get("cache_bytes", DEFAULT_CACHE_BYTES))
         cache = TrackCache(Path(folder), limit) if folder else None
-        self._finder = FaceFinder(FaceAnalyser(self._device), cache)
-        self._speech = SpeechAnalyser(self._device)
+        self.finder = FaceFinder(FaceAnalyser(self._device), cache)
+        self.speech = SpeechAnalyser(self._device)
 
     def render(self, job: RenderJob, progress: Progress) -> RenderResult:
         """Render `job`. Raises CodedError (INPUT_NO_FACE, unreadable input, full disk ...) and `Cancelled`."""
-        if self._finder is None or self._speech is None:
+        if self.finder is None or self.speech is None:
             raise RuntimeError("load() comes before render()")
         options = WarpOptions.model_validate(dict(job.options))
         started = time.perf_counter()
@@ -61,11 +61,11 @@ class WarpRenderer(Renderer):
             footage = open_footage(job.source, options.fps)
             try:
                 with _timed(stages, "analyse_speech"):
-                    voice = listen(job.audio, self._speech, lambda rows: progress.report(Phase.ANALYSE, rows, 0))
+                    voice = listen(job.audio, self.speech, lambda rows: progress.report(Phase.ANALYSE, rows, 0))
                 count = voice.frame_count(footage.rate)
                 waited = footage.seconds
                 with _timed(stages, "analyse_face"):
-                    track = self._finder.find(
+                    track = self.finder.find(
                         footage, job.source, job.source_sha256, count, lambda n, m: progress.report(Phase.ANALYSE, n, m)
                     )
                     subject = read_subject(track.pixels, track.present)

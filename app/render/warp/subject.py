@@ -53,7 +53,8 @@ class TeethPlane:
 
     def to_plane(self, places: Tensor) -> Tensor:
         """[B, H, W, 2] units to head coordinates."""
-        return (places - self._shift[:, None, None]) @ self._inverse.mT[:, None]
+        plane: Tensor = (places - self._shift[:, None, None]) @ self._inverse.mT[:, None]
+        return plane
 
 
 def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:

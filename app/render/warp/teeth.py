@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from app.render.warp.aperture import Aperture, aperture
 
@@ -47,7 +47,7 @@ class Plate:
         x = (u - LEFT) / (RIGHT - LEFT) * 2 - 1
         y = (v - self.top) / (self.bottom - self.top) * 2 - 1
         rgba = self.rgba[None].expand(len(u), -1, -1, -1)
-        return F.grid_sample(rgba, torch.stack([x, y], 3), padding_mode="border", align_corners=False)
+        return functional.grid_sample(rgba, torch.stack([x, y], 3), padding_mode="border", align_corners=False)
 
 
 def plate_size(scale: float, height: float) -> tuple[int, int]:
@@ -107,15 +107,15 @@ def _bridged(teeth: Tensor, columns: int) -> Tensor:
     """Close the dark gaps between teeth: they belong to the row of teeth, and the texture shows them."""
     reach = max(1, round(_GAP_BETWEEN / (RIGHT - LEFT) * columns / 2))
     size = (1, 2 * reach + 1)
-    widened = F.max_pool2d(teeth[None, None], size, 1, (0, reach))
-    return -F.max_pool2d(-widened, size, 1, (0, reach))[0, 0]
+    widened = functional.max_pool2d(teeth[None, None], size, 1, (0, reach))
+    return -functional.max_pool2d(-widened, size, 1, (0, reach))[0, 0]
 
 
 def _start(teeth: Tensor, above: Tensor, below: Tensor) -> Tensor:
     """How far below the lip the first clear tooth row lies in each column, [1, columns]; large where there is none."""
     usable = (teeth > 0.6) & (above >= _LIP_SHADE) & (below > _LOWEST_LIP_EDGE)
     first = torch.where(usable, above, 1.0).amin(0, keepdim=True)
-    smooth = F.avg_pool1d(first.clamp_max(_LATEST_START + 0.01)[None], 5, 1, 2, count_include_pad=False)[0]
+    smooth = functional.avg_pool1d(first.clamp_max(_LATEST_START + 0.01)[None], 5, 1, 2, count_include_pad=False)[0]
     return torch.maximum(first.clamp_max(1.0), smooth)
 
 
@@ -124,7 +124,9 @@ def _picture(frame: Tensor, u: Tensor, v: Tensor, flat: Tensor, origin: Tensor, 
     place = torch.stack([u, v], 2) @ flat.mT * scale + origin
     size = place.new_tensor([frame.shape[2], frame.shape[1]])
     grid = (place + 0.5) / size * 2 - 1
-    sampled = F.grid_sample(frame[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)
+    sampled = functional.grid_sample(
+        frame[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
+    )
     return sampled[0].clamp(0, 255)
 
 
@@ -134,8 +136,8 @@ def _likeness(texture: Tensor, skin: Tensor) -> Tensor:
     pale = (0.7 * green + 0.3 * blue) / red / ((0.7 * skin[1] + 0.3 * skin[2]) / skin[0].clamp_min(1.0))
     bright = texture.mean(0) / skin.mean().clamp_min(1.0)
     likeness = ((pale - 1.02) / 0.08).clamp(0, 1) * ((bright - 0.45) / 0.15).clamp(0, 1)
-    return F.avg_pool2d(likeness[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
+    return functional.avg_pool2d(likeness[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
 
 
 def _soften(cover: Tensor) -> Tensor:
-    return F.avg_pool2d(cover[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
+    return functional.avg_pool2d(cover[None, None], 3, 1, 1, count_include_pad=False)[0, 0]

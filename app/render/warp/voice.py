@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from app.media.audio_in import audio_blocks
-from app.speech.articulation import SpeechAnalyser, sample_at
+from app.speech.articulation import sample_at
 from app.speech.channels import JAW, SAMPLE_RATE, WIDTH, FloatArray
 
 _SMOOTH_ROWS = 2.0
 """Standard deviation, in rows of 10 ms, of the filter over jaw and lips: flesh does not twitch at 50 Hz."""
+
+
+class SpeechModel(Protocol):
+    """What turns audio into articulation; `app.speech.articulation.SpeechAnalyser` is one."""
+
+    def analyse(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        """Mono blocks at 16 kHz in, pieces [m, 6] of the 100 Hz curve out."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Voice:
         return sample_at(part, times - low / 100)[1:-1]
 
 
-def listen(path: Path, analyser: SpeechAnalyser, heard: Callable[[int], None]) -> Voice:
+def listen(path: Path, analyser: SpeechModel, heard: Callable[[int], None]) -> Voice:
     """Analyse the audio of `path` as it is decoded; `heard(rows)` is called along the way.
 
     Raises CodedError where the audio cannot be decoded.

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.media.image import load_image
+from app.render.warp.renderer import WarpRenderer
+from tests.render.scenes import SAMPLES, save_picture
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def renderer() -> WarpRenderer:
+    made = WarpRenderer()
+    made.load("cpu")
+    return made
+
+
+@pytest.fixture(scope="session")
+def portrait(tmp_path_factory: pytest.TempPathFactory, picture: Tensor) -> Path:
+    path = tmp_path_factory.mktemp("portrait") / "portrait.png"
+    save_picture(path, picture)
+    return path
+
+
+@pytest.fixture(scope="session")
+def picture() -> Tensor:
+    """[240, 240, 3], a cut of the sample portrait: face and shoulders."""
+    return torch.from_numpy(load_image(SAMPLES / "portrait.png"))[:240, 100:340].contiguous()

@@ -1,0 +1,105 @@
+"""What compositing changes and what it leaves alone, before any codec."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.face.analyser import FaceAnalyser
+from app.render.warp import points
+from app.render.warp.animation import Animator
+from app.render.warp.compositor import Compositor
+from app.render.warp.region import LowerFaceMask
+from app.render.warp.subject import Subject, TeethPlane, read_subject, teeth_plate
+from tests.render.scenes import lip_gaps
+
+CPU = torch.device("cpu")
+#                    jaw width protr. clos. f/v speech
+REST = torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0, 0.0])
+OPEN = torch.tensor([0.9, 0.5, 0.0, 0.0, 0.0, 1.0])
+ROUND = torch.tensor([0.4, 0.3, 1.0, 0.0, 0.0, 1.0])
+SPREAD = torch.tensor([0.3, 1.0, 0.0, 0.0, 0.0, 1.0])
+SHUT = torch.tensor([0.9, 0.5, 0.0, 1.0, 0.0, 1.0])
+
+
+def look(picture: Tensor) -> Subject:
+    track = FaceAnalyser(CPU).portrait(picture)
+    return read_subject(points.select(torch.from_numpy(track.landmarks)), torch.tensor([True]))
+
+
+def speak(picture: Tensor, subject: Subject, articulation: Tensor) -> Tensor:
+    """[B, H, W, 3] for articulation [B, 6]."""
+    count = len(articulation)
+    frames = picture.repeat(count, 1, 1, 1)
+    compositor = Compositor(subject, teeth_plate(subject, picture, 0), CPU, picture)
+    face = Animator(subject.rest, 1.0).pose(articulation)
+    compositor.render_into(frames, torch.arange(count), torch.zeros(count, dtype=torch.long), face)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def subject(picture: Tensor) -> Subject:
+    return look(picture)
+
+
+def test_nothing_changes_outside_the_lower_face(picture: Tensor, subject: Subject) -> None:
+    frames = speak(picture, subject, torch.stack([OPEN, ROUND, SHUT]))
+    height, width = picture.shape[:2]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pose = subject.poses
+    places = (torch.stack([x, y], 2)[None] - pose.origin[:, None, None, :2]) / pose.scale[:, None, None, None]
+    plane = TeethPlane(pose, 0.0).to_plane(places)[0]
+    weight = LowerFaceMask(subject.rest.shape).weight(plane[..., 0], plane[..., 1])
+    # The mask is read at the knots of a lattice and interpolated: two of its steps beyond, nothing is left of it.
+    reach = 2 * int(0.06 * float(pose.scale[0]) + 1) + 1
+    outside = torch.nn.functional.max_pool2d(weight[None, None], 2 * reach + 1, 1, reach)[0, 0] == 0
+    assert 0.5 < outside.float().mean() < 0.95
+    assert torch.equal(frames[:, outside], picture[outside].expand(3, -1, -1))
+    eyes = subject.pixels[0, list(points.EYE_CORNERS), :2].long()
+    assert outside[eyes[:, 1], eyes[:, 0]].all(), "the eyes are outside"
+    assert not torch.equal(frames[0][~outside], picture[~outside])
+
+
+def test_each_sound_has_its_own_mouth(picture: Tensor, subject: Subject) -> None:
+    analyser = FaceAnalyser(CPU)
+    frames = speak(picture, subject, torch.stack([REST, OPEN, ROUND, SPREAD, SHUT]))
+    meshes = [analyser.portrait(frame).landmarks[0] for frame in frames]
+    eyes = [float(((mesh[33] - mesh[263]) ** 2).sum() ** 0.5) for mesh in meshes]
+    widths = [float(((m[61] - m[291]) ** 2).sum() ** 0.5) / e for m, e in zip(meshes, eyes, strict=True)]
+    rest, opened, rounded, spread, shut = range(5)
+    gaps = lip_gaps(frames)
+    assert gaps[opened] > 0.15 > gaps[spread] > gaps[rest]
+    assert max(gaps[rest], gaps[shut]) < 0.04
+    assert widths[rounded] < widths[rest] - 0.05
+    assert widths[spread] > widths[rest] + 0.02
+    chin = [float(m[152][1] - m[168][1]) / e for m, e in zip(meshes, eyes, strict=True)]
+    assert chin[opened] > chin[rest] + 0.05, "the chin sinks"
+
+
+def test_no_teeth_show_between_shut_lips(picture: Tensor, subject: Subject) -> None:
+    smiling = picture.float()
+    shut = speak(picture, subject, SHUT[None])[0].float()
+    place = subject.poses.to_pixels(subject.rest.shape)[0, list(points.INNER_UPPER)[3:8], :2].long()
+    band = shut[place[:, 1].min() - 2 : place[:, 1].max() + 3, place[0, 0] : place[-1, 0]]
+    teeth = subject.pixels[0, [points.INNER_UPPER[5], points.INNER_LOWER[5]], :2].mean(0).long()
+    enamel = smiling[teeth[1], teeth[0]]
+    assert subject.rest.gap > 0.08, "the sample smiles with parted lips"
+    assert (band - enamel).abs().amax(2).min() > 12, "a pixel of tooth colour in the seam"
+
+
+def test_a_face_at_rest_is_left_as_it_is(picture: Tensor, subject: Subject) -> None:
+    at_rest = speak(picture, subject, REST[None])[0]
+    again = look(at_rest)
+    assert again.rest.gap < 0.05
+    once_more = speak(at_rest, again, REST[None])[0]
+    change = (once_more.float() - at_rest.float()).abs()
+    assert change.mean() < 0.3
+    assert torch.quantile(change, 0.999) < 40
+
+
+def test_lips_move_alike_however_frames_are_batched(picture: Tensor, subject: Subject) -> None:
+    articulation = torch.stack([OPEN, ROUND, SPREAD, SHUT])
+    together = speak(picture, subject, articulation)
+    single = torch.cat([speak(picture, subject, one[None]) for one in articulation])
+    assert (together.int() - single.int()).abs().max() <= 1

@@ -1,0 +1,165 @@
+"""The renderer as a whole: files in, a file out."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.media.audio_in import audio_length
+from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
+from app.render.warp.renderer import WarpRenderer
+from app.retry.taxonomy import CodedError, FailureCode
+from tests.render.scenes import (
+    BITE,
+    OPEN,
+    SAMPLES,
+    SHUT,
+    SILENT,
+    Reports,
+    ScriptedSpeech,
+    lip_gaps,
+    read_video,
+    save_picture,
+    write_silence,
+    write_template,
+)
+
+
+def render(
+    renderer: WarpRenderer, source: Path, audio: Path, out: Path, progress: Reports | None = None, **options: object
+) -> RenderResult:
+    out.mkdir(exist_ok=True)
+    return renderer.render(RenderJob(source, audio, out, options), progress or Reports())
+
+
+@pytest.fixture
+def scripted(renderer: WarpRenderer, monkeypatch: pytest.MonkeyPatch) -> ScriptedSpeech:
+    speech = ScriptedSpeech([])
+    monkeypatch.setattr(renderer, "speech", speech)
+    return speech
+
+
+def test_the_video_is_as_long_as_the_audio(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    audio = SAMPLES / "speech.wav"
+    result = render(renderer, portrait, audio, tmp_path / "out")
+    assert abs(result.duration_s - audio_length(audio) / 16_000) <= 1 / result.fps
+    assert (result.frames, result.fps, result.width, result.height) == (151, 25.0, 240, 240)
+    assert len(read_video(result.path)) == result.frames
+    assert set(result.stages) == {"decode", "analyse_face", "analyse_speech", "render", "encode_wait", "encode"}
+    assert result.facts["frames_without_face"] == 0
+
+
+def test_lips_seal_at_closures_and_part_at_open_vowels(
+    renderer: WarpRenderer, scripted: ScriptedSpeech, portrait: Path, tmp_path: Path
+) -> None:
+    scripted.script = [(0.2, SILENT), (0.2, OPEN), (0.12, SHUT), (0.2, OPEN), (0.2, BITE), (0.28, SILENT)]
+    audio = write_silence(tmp_path / "a.wav", 1.2)
+    result = render(renderer, portrait, audio, tmp_path / "out", crf=14)
+    gaps = lip_gaps(read_video(result.path))
+    assert gaps[:4].max() < 0.04, "rest"
+    assert gaps[7:9].min() > 0.10, "open"
+    assert gaps[11] < 0.04, "closure"
+    assert gaps[15:17].min() > 0.10, "open again"
+    assert 0.0 < gaps[20] < 0.09, "lip at the teeth"
+    assert gaps[-3:].max() < 0.04, "rest again"
+
+
+def test_strength_scales_the_opening(
+    renderer: WarpRenderer, scripted: ScriptedSpeech, portrait: Path, tmp_path: Path
+) -> None:
+    scripted.script = [(0.2, OPEN)]
+    audio = write_silence(tmp_path / "a.wav", 0.2)
+    gaps = [
+        float(lip_gaps(read_video(render(renderer, portrait, audio, tmp_path / str(s), strength=s).path)[2:3])[0])
+        for s in (0.0, 0.5, 1.0)
+    ]
+    assert gaps[0] < 0.04 < gaps[1] < gaps[2]
+
+
+def test_in_silence_the_face_rests(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    result = render(renderer, portrait, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out")
+    frames = read_video(result.path)
+    assert (frames[1:].int() - frames[:1].int()).abs().max() < 12  # the codec's own noise
+    assert lip_gaps(frames[::12]).max() < 0.04
+
+
+def test_a_picture_without_a_face_is_refused(renderer: WarpRenderer, tmp_path: Path) -> None:
+    y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    save_picture(tmp_path / "hills.png", torch.stack([x, y, x ^ y], 2).to(torch.uint8))
+    with pytest.raises(CodedError) as caught:
+        render(renderer, tmp_path / "hills.png", write_silence(tmp_path / "a.wav", 0.5), tmp_path / "out")
+    assert caught.value.code is FailureCode.INPUT_NO_FACE
+    assert caught.value.failure.detail["share_searched"] == 1.0
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_cancelling_stops_and_leaves_nothing(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    progress = Reports(cancel_at=2)
+    with pytest.raises(Cancelled):
+        render(renderer, portrait, SAMPLES / "speech.wav", tmp_path / "out", progress)
+    assert not list((tmp_path / "out").iterdir())
+    assert progress.seen[-1][:2] == (Phase.RENDER, 32)
+
+
+def test_a_short_template_plays_forward_and_backward(
+    renderer: WarpRenderer, portrait: Path, picture: torch.Tensor, tmp_path: Path
+) -> None:
+    template = write_template(tmp_path / "t.mp4", picture, frames=10, step=2)
+    result = render(renderer, template, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out", crf=14)
+    assert result.frames == 25
+    frames = read_video(result.path)[:, :40].float()  # above the face: only the pan shows
+    distance = (frames[:, None] - frames[None]).abs().mean((2, 3, 4))
+    for number, same in ((10, 8), (14, 4), (18, 0), (20, 2), (24, 6)):
+        assert int(distance[number, :10].argmin()) == same
+
+
+def test_the_analysis_of_a_template_is_cached(portrait: Path, picture: torch.Tensor, tmp_path: Path) -> None:
+    cached = WarpRenderer({"cache_dir": str(tmp_path / "cache"), "cache_bytes": "10000000"})
+    cached.load("cpu")
+    template = write_template(tmp_path / "t.mp4", picture, frames=6)
+    audio = write_silence(tmp_path / "a.wav", 0.4)
+    first = render(cached, template, audio, tmp_path / "1")
+    looked = Reports()
+    again = render(cached, template, audio, tmp_path / "2", looked)
+    assert not first.facts["analysis_cached"]
+    assert again.facts["analysis_cached"]
+    assert again.path.read_bytes() == first.path.read_bytes()
+    assert all(total == 0 for phase, _, total in looked.seen if phase is Phase.ANALYSE), "only the speech was analysed"
+    longer = render(cached, template, write_silence(tmp_path / "b.wav", 0.1), tmp_path / "3")
+    assert longer.facts["analysis_cached"], "a longer analysis serves a shorter job"
+
+
+def test_odd_sizes_become_even(renderer: WarpRenderer, picture: torch.Tensor, tmp_path: Path) -> None:
+    save_picture(tmp_path / "odd.png", picture[:233, :221])
+    result = render(renderer, tmp_path / "odd.png", write_silence(tmp_path / "a.wav", 0.2), tmp_path / "out", fps=30.0)
+    assert (result.width, result.height, result.fps, result.frames) == (220, 232, 30.0, 6)
+
+
+def test_the_same_job_gives_the_same_bytes(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    one, two = (render(renderer, portrait, SAMPLES / "speech.wav", tmp_path / n).path.read_bytes() for n in "ab")
+    assert one == two
+
+
+def test_memory_does_not_grow_with_the_audio(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    def peak(seconds: float) -> int:
+        render(renderer, portrait, write_silence(tmp_path / "a.wav", seconds), tmp_path / "out")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB
+
+    short = peak(4.0)
+    assert peak(40.0) - short < 30_000
+
+
+def test_frames_without_a_face_pass_through(renderer: WarpRenderer, picture: torch.Tensor, tmp_path: Path) -> None:
+    from app.media.encode import VideoWriter
+
+    blank = torch.full_like(picture, 90)
+    with VideoWriter(tmp_path / "t.mp4", 240, 240, 25.0, None, crf=12) as writer:
+        for frame in [picture] * 8 + [blank] * 6:
+            writer.write(frame[None].numpy())
+    result = render(renderer, tmp_path / "t.mp4", write_silence(tmp_path / "a.wav", 14 / 25), tmp_path / "out", crf=12)
+    assert result.facts["frames_without_face"] >= 5
+    assert np.abs(read_video(result.path)[-1].numpy().astype(int) - 90).max() <= 3
