@@ -18,6 +18,10 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 ENV_PREFIX = "GREENROOM_"
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
+FAILPOINTS_VARIABLE = "GREENROOM_FAILPOINTS"
+"""Read by `app.failpoints`, where rehearsals are on."""
+URL_VARIABLE = "GREENROOM_URL"
+"""Where the commands of a client find the service."""
 DEFAULT_CONFIG_FILE = Path("greenroom.toml")
 
 Positive = Annotated[float, Field(gt=0)]
@@ -151,6 +155,6 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
             for item in error.errors()
         ]
         raise ConfigError("The configuration cannot be used: " + "; ".join(lines)) from error
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, FAILPOINTS_VARIABLE, URL_VARIABLE}
     unknown = tuple(sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known))
     return LoadedSettings(settings, origins, unknown)

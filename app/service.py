@@ -34,6 +34,7 @@ from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.render import registry
 from app.render.contract import Phase
+from app.retry.budget import RetryBudget
 from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, EventRecord, InputRef, QueueStats
 from app.store.sql import SqlStore, open_store
@@ -185,6 +186,7 @@ class Service:
             max_retries=settings.max_retries,
             backoff_cap_s=settings.backoff_cap_s,
             patience_s=settings.lease_s,
+            budget=RetryBudget(),
         )
         self._oom = OomCounter()
         self.dispatcher = Dispatcher(

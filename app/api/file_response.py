@@ -46,7 +46,7 @@ class FileSpanResponse(Response):
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
-            # The server drops what is sent to a client that has left: without a look, the rest would be read for nobody.
+            # The server drops what is sent to a client that has left: unless we look, we read the rest for nobody.
             leaving = asyncio.create_task(disconnected(receive))
             await self._send_span(send, leaving)
         finally:

@@ -39,7 +39,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FormLimits:
-    """Bytes of one file and of one text, seconds without a byte. Parts in `always_text` are texts even with a file name."""
+    """Bytes of one file and one text, seconds without a byte. Parts in `always_text` may have a file name."""
 
     max_file_bytes: int
     max_text_bytes: int

@@ -46,7 +46,7 @@ def python_check() -> Check:
 
 def cores_check(settings: Settings) -> Check:
     """Cores and memory that this process may use."""
-    import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+    import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory()

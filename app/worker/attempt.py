@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from app.cleanup.scope import CleanupScope
+from app.failpoints import hit
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
 from app.health.oom import rose
@@ -215,6 +216,7 @@ class Attempt:
                     self._poisoned = failure.code
                 return self._ending or failure
             case _:
+                hit("started")
                 return None
 
     def _died(self) -> Failure:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import Claim, EventRecord
@@ -167,6 +168,7 @@ class Dispatcher:
                     self._pool.put_back(slot)
             if claim is None:
                 return
+            hit("claimed")
             self._run(claim, slot)
 
     def _run(self, claim: Claim, slot: Slot) -> None:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from app.failpoints import hit
+from app.retry.budget import RetryBudget
 from app.retry.decision import decide
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import StaleClaim, Store, StoreUnavailable
@@ -37,6 +39,7 @@ class Settler:
         max_retries: int,
         backoff_cap_s: float,
         patience_s: float,
+        budget: RetryBudget,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`patience_s`: how long a write is tried again while the database is unavailable (about one lease)."""
@@ -46,11 +49,14 @@ class Settler:
         self._max_retries = max_retries
         self._backoff_cap_s = backoff_cap_s
         self._patience_s = patience_s
+        self._budget = budget
         self._clock = clock
 
     def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
         """Publish the file and commit SUCCEEDED. Returns the outcome for metrics. Raises OSError before the commit."""
+        hit("rendered")
         artifact = publish(finished, self._data_dir)
+        hit("published")
         try:
             self._patiently(
                 lambda: self._store.succeed(
@@ -68,6 +74,8 @@ class Settler:
             return "stale"
         except RetryError:
             return self._unsettled(artifact)
+        hit("committed")
+        self._budget.attempt_ended(retried=False)
         log.info(
             "attempt_succeeded",
             tier=self._tier_of(claim),
@@ -80,6 +88,7 @@ class Settler:
 
     def fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
         """Close the attempt with `failure` and what the failure table says. Returns the outcome for metrics."""
+        hit("failed")
         try:
             return self._patiently(lambda: self._fail(claim, failure, postmortem, elapsed_s))
         except StaleClaim:
@@ -111,15 +120,19 @@ class Settler:
             "detail": failure.detail,
         }
         retrying = decision.end == "retry"
-        backoff_ms = round(decision.backoff_s * 1000) if retrying else None
+        backoff_s = decision.backoff_s
+        if retrying and not self._budget.allows():
+            backoff_s = max(backoff_s, self._backoff_cap_s)
+        backoff_ms = round(backoff_s * 1000) if retrying else None
         after = self._store.end_attempt(
             claim,
             decision.end,
             error=error,
-            retry_at=now + decision.backoff_s if retrying else None,
+            retry_at=now + backoff_s if retrying else None,
             backoff_ms=backoff_ms,
             postmortem=postmortem,
         )
+        self._budget.attempt_ended(retried=retrying)
         say = log.info if decision.end in ("requeue", "cancel") else log.warning
         say(
             "retry_scheduled" if retrying else "attempt_ended",

@@ -16,6 +16,7 @@ import pytest
 
 from app.health.clocks import Limits
 from app.render.contract import Phase
+from app.retry.budget import RetryBudget
 from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
 from app.worker.attempt import Attempt, AttemptSettings
@@ -75,7 +76,7 @@ class Bench:
         )
         settler = Settler(
             store, data_dir=folder, tier=renderer, max_retries=3, backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
-            patience_s=5.0,
+            patience_s=5.0, budget=RetryBudget(),
         )  # fmt: skip
 
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
