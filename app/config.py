@@ -155,6 +155,10 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
             for item in error.errors()
         ]
         raise ConfigError("The configuration cannot be used: " + "; ".join(lines)) from error
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, FAILPOINTS_VARIABLE, URL_VARIABLE}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
+        CONFIG_VARIABLE,
+        FAILPOINTS_VARIABLE,
+        URL_VARIABLE,
+    }
     unknown = tuple(sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known))
     return LoadedSettings(settings, origins, unknown)

@@ -44,9 +44,10 @@ from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
 from app.worker.node import Node
-from app.worker.pool import LocalPool, Slot, SlotState
+from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS
 from app.worker.settle import Settler
+from app.worker.slots import Slot, SlotState
 
 log = structlog.get_logger(__name__)
 
@@ -283,6 +284,7 @@ class Service:
         finally:
             log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
+            self.app.state.waiters.close()
             server.should_exit = True
             await http
             await self.intake.close()

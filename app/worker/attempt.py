@@ -29,9 +29,10 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store
 from app.store.records import Claim, InputRef
 from app.worker import wire
-from app.worker.pool import LocalPool, Slot
+from app.worker.pool import LocalPool
 from app.worker.settle import Settler
 from app.worker.slot import SlotProcess
+from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +95,7 @@ class Attempt:
         self._ending: Failure | None = None
         self._closed = False
         self._poisoned = ""
+        self._failure: Failure | None = None
         self._postmortem: dict[str, Any] | None = None
         self.began = time.monotonic()
         self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
@@ -251,6 +253,7 @@ class Attempt:
 
     def _settle(self, outcome: wire.Finished | Failure, scope: CleanupScope) -> None:
         scope.run("stop the monitor")
+        self._failure = outcome if isinstance(outcome, Failure) else None
         if isinstance(outcome, wire.Finished):
             # The process is free for the next job while this one is published.
             scope.run("release the slot")
@@ -272,7 +275,7 @@ class Attempt:
         return time.monotonic() - self.began
 
     def _release(self) -> None:
-        self._pool.release(self.slot, poisoned=bool(self._poisoned), reason=self._poisoned)
+        self._pool.release(self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._poisoned)
 
     def _leave(self) -> None:
         with self._lock:

@@ -10,7 +10,7 @@ import psutil
 import pynvml
 import structlog
 
-from app.worker.pool import SlotPlan
+from app.worker.slots import SlotPlan
 
 log = structlog.get_logger(__name__)
 

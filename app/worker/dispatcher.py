@@ -18,7 +18,8 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import Claim, EventRecord
 from app.worker.attempt import Attempt
-from app.worker.pool import LocalPool, Slot
+from app.worker.pool import LocalPool
+from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 

@@ -11,12 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from app.retry.classifier import classify_exit, name_exit
@@ -24,6 +24,7 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.worker import wire
 from app.worker.launch import ChildSpec
 from app.worker.slot import OutputSink, SlotProcess
+from app.worker.slots import Slot, SlotPlan, SlotState
 
 log = structlog.get_logger(__name__)
 
@@ -33,67 +34,11 @@ _IDLE_STOP_S = 3.0
 """An idle process asked to leave needs only its interpreter's exit."""
 
 
-class SlotState(StrEnum):
-    """What a slot is doing."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    DOWN = "down"
-    STOPPED = "stopped"
-
-
 class PoolObserver(Protocol):
     """What the pool tells the telemetry."""
 
     def worker_restarted(self, slot: str, reason: str) -> None:
         """A slot's process was replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotPlan:
-    """Where a slot lives: its name, its device and the threads that it may use."""
-
-    name: str
-    device: str
-    cuda_visible_devices: str | None
-    threads: int
-
-    @property
-    def kind(self) -> tuple[str, str | None, int]:
-        """What a process must match to serve in this slot."""
-        return self.device, self.cuda_visible_devices, self.threads
-
-
-class Slot:
-    """A place for one process. Its fields are guarded by the pool's condition."""
-
-    def __init__(self, plan: SlotPlan) -> None:
-        self.plan = plan
-        self._state = SlotState.STARTING
-        self.since = time.time()
-        self.process: SlotProcess | None = None
-        self.ready: wire.Ready | None = None
-        self.failures = 0
-        self.start_at = 0.0
-        self.started_at = 0.0
-        self.last_failure: Failure | None = None
-        self.generation = 0
-
-    @property
-    def state(self) -> SlotState:
-        """What the slot is doing, since `since` (epoch seconds)."""
-        return self._state
-
-    @state.setter
-    def state(self, state: SlotState) -> None:
-        self._state = state
-        self.since = time.time()
-
-    @property
-    def name(self) -> str:
-        """The slot's name, e.g. `cpu-0`."""
-        return self.plan.name
 
 
 class LocalPool:
@@ -148,17 +93,32 @@ class LocalPool:
                     return slot
         return None
 
-    def release(self, slot: Slot, *, poisoned: bool = False, reason: str = "") -> None:
-        """Give a slot back. A `poisoned` one, or one whose process died, gets a new process."""
+    def release(self, slot: Slot, *, task_id: str, failure: Failure | None, poisoned: str = "") -> None:
+        """Give a slot back after an attempt of `task_id` that ended with `failure` (None: it served).
+
+        A slot whose process is `poisoned` (the reason), or dead, gets a new one; one whose device is suspect by now
+        is quarantined.
+        """
         with self._condition:
             process = slot.process
+            if failure is None:
+                slot.suspicion.served()
             if not poisoned and process is not None and process.is_alive():
                 slot.state = SlotState.IDLE
             else:
-                self._replace(slot, reason or "died")
+                self._replace(slot, poisoned or "died")
+                if failure is not None and slot.suspicion.broke(failure.code, task_id):
+                    self._quarantine(slot, failure)
         if slot.state is SlotState.IDLE:
             self._on_idle()
         self._wake()
+
+    def _quarantine(self, slot: Slot, failure: Failure) -> None:
+        seconds = slot.suspicion.quarantine()
+        slot.state = SlotState.QUARANTINED
+        slot.last_failure = failure
+        slot.start_at = time.monotonic() + seconds
+        log.error("device_quarantined", slot=slot.name, device=slot.plan.device, code=failure.code, seconds=seconds)
 
     def put_back(self, slot: Slot) -> None:
         """Return an acquired slot that was not used after all; nobody is told."""
@@ -221,8 +181,7 @@ class LocalPool:
                 now = time.monotonic()
                 for slot in self._slots:
                     self._advance(slot, now)
-                # A spare is loaded when every slot has its process: it must not take their time to start.
-                if all(slot.state is not SlotState.STARTING for slot in self._slots):
+                if self._spares_may_start():
                     for spare in self._spares:
                         self._advance(spare, now)
                 watched, timeout = self._watched(now)
@@ -230,11 +189,16 @@ class LocalPool:
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
 
+    def _spares_may_start(self) -> bool:
+        """A spare is loaded when every slot has its process: it must not take their time to start."""
+        return all(slot.state is not SlotState.STARTING for slot in self._slots)
+
     def _watched(self, now: float) -> tuple[list[int], float]:
         """File descriptors that tell of a change, and seconds until the next timed one."""
         watched: list[int] = [self._wake_reader]
         due = [now + 60.0]
-        for slot in (*self._slots, *self._spares):
+        spares = self._spares if self._spares_may_start() else []
+        for slot in (*self._slots, *spares):
             if slot.process is None:
                 due.append(slot.start_at)
             elif slot.state is SlotState.STARTING:
@@ -247,12 +211,12 @@ class LocalPool:
     def _advance(self, slot: Slot, now: float) -> None:
         """Move one slot on. Caller holds the condition; only a killed process is waited for, and that briefly."""
         process = slot.process
-        if slot.state is SlotState.DOWN and process is not None:
+        if slot.state in (SlotState.DOWN, SlotState.QUARANTINED) and process is not None:
             process.kill()
             process.dispose()
             slot.process = None
-            slot.start_at = max(slot.start_at, now)
-            self._adopt_spare(slot)
+            if slot.state is SlotState.DOWN and now >= slot.start_at:
+                self._adopt_spare(slot)
         elif slot.state is SlotState.STARTING and process is not None:
             self._await_ready(slot, process, now)
         elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
@@ -301,7 +265,12 @@ class LocalPool:
         log.info("worker_started", slot=slot.name, pid=slot.process.pid, generation=slot.generation)
 
     def _await_ready(self, slot: Slot, process: SlotProcess, now: float) -> None:
-        event = process.receive(0)
+        try:
+            event = process.receive(0)
+        except msgspec.DecodeError as error:
+            message = f"A worker process sent a broken message at its start: {error}"
+            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message))
+            return
         if isinstance(event, wire.Ready):
             slot.ready, slot.failures, slot.last_failure = event, 0, None
             slot.state = SlotState.IDLE
@@ -331,5 +300,6 @@ class LocalPool:
             next_start_s=wait_s, detail=failure.detail,
         )  # fmt: skip
         self._replace(slot, "start failed")
+        slot.state = SlotState.QUARANTINED
         if slot.process is not None:
             self._advance(slot, now)

@@ -21,8 +21,9 @@ from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.dispatcher import ClaimTerms, Dispatcher
-from app.worker.pool import LocalPool, Slot, SlotPlan
+from app.worker.pool import LocalPool
 from app.worker.settle import Settler
+from app.worker.slots import Slot, SlotPlan
 
 WAIT_S = 30.0
 """Bound of every wait in these tests: far above what a healthy run takes on a busy machine."""

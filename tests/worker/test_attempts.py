@@ -236,6 +236,18 @@ def test_a_warm_spare_takes_the_place_of_a_killed_process_and_is_replaced(bench,
     assert node.until(lambda: node.pool.spare_pids(), "the next spare") != spare
 
 
+def test_a_device_on_which_two_different_tasks_broke_is_quarantined_and_tried_again(bench, submit):
+    node = bench()
+    first, second = submit(fault="kill"), submit(fault="kill")
+    slot = node.pool.slots()[0]
+    node.until(lambda: slot.state.value == "quarantined", "the quarantine")
+    assert slot.last_failure.code == "WORKER_CRASHED"
+    assert node.pool.ready_count() == 0
+    ran = node.task(first).attempt + node.task(second).attempt
+    node.until(lambda: slot.ready is not None, "a new process, 5 s later")
+    assert node.task(first).attempt + node.task(second).attempt >= ran
+
+
 def test_two_slots_work_at_the_same_time(bench, submit):
     node = bench(slots=2)
     node.until_idle()
@@ -248,6 +260,7 @@ def test_a_renderer_that_cannot_load_says_so_and_nothing_is_claimed(bench, submi
     node = bench(renderer="no-such-renderer")
     task_id = submit()
     failure = node.until(lambda: node.pool.slots()[0].last_failure, "the failed start")
+    node.until(lambda: node.pool.slots()[0].state.value == "quarantined", "the quarantine")
     assert failure.code == "WORKER_START_FAILED"
     assert "no-such-renderer" in failure.message
     assert node.task(task_id).status is Status.QUEUED
