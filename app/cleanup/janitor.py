@@ -74,10 +74,11 @@ class Janitor:
 
     def sweep(self) -> None:
         """One round."""
-        expired = self._store.expired_uploads()
-        if expired:
+        while expired := self._store.expired_uploads():
             self._store.delete_uploads([upload.id for upload in expired])
             log.info("uploads_expired", count=len(expired))
+        if pruned := self._store.prune_keys():
+            log.info("idempotency_keys_pruned", count=pruned)
         if removed := self._sweep_blobs():
             log.info("blobs_removed", count=removed)
         for path in self._old_files(self._results_dir):

@@ -11,7 +11,6 @@ import typer
 
 from app.cli.errors import shown
 from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_from
-from app.cli.serve import foreign_variables
 
 
 def _plain(value: Any) -> Any:
@@ -40,7 +39,7 @@ def config(
     with shown(debug):
         loaded = settings_from({"host": host, "port": port, "data_dir": data_dir}, more, config)
         rows = [(name, getattr(loaded.settings, name), loaded.origins[name]) for name in loaded.origins]
-        unknown = foreign_variables(loaded.unknown_variables)
+        unknown = loaded.unknown_variables
         if as_json:
             settings = {name: {"value": _plain(value), "origin": origin} for name, value, origin in rows}
             typer.echo(json.dumps({"settings": settings, "unknown_variables": list(unknown)}, indent=2))

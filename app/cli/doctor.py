@@ -12,7 +12,6 @@ import typer
 
 from app.cli.errors import shown
 from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_from
-from app.cli.serve import foreign_variables
 
 if TYPE_CHECKING:
     from app.cli.checks import Check
@@ -51,7 +50,7 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
 
     settings = loaded.settings
     yield light.python_check()
-    yield light.configuration_check(loaded, foreign_variables(loaded.unknown_variables))
+    yield light.configuration_check(loaded, loaded.unknown_variables)
     yield light.cores_check(settings)
     yield light.shared_memory_check()
     yield light.disk_check(settings.data_dir)

@@ -36,13 +36,8 @@ def serve(
             "log_format": log_format,
         }
         loaded = settings_from(flags, more, config)
-        for name in foreign_variables(loaded.unknown_variables):
+        for name in loaded.unknown_variables:
             typer.echo(f"warning: the variable {name} names no setting and has no effect", err=True)
         from app.service import run
 
         raise typer.Exit(run(loaded.settings))
-
-
-def foreign_variables(unknown: tuple[str, ...]) -> tuple[str, ...]:
-    """`GREENROOM_*` variables that neither a setting nor a command reads."""
-    return tuple(name for name in unknown if name != "GREENROOM_URL")

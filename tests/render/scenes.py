@@ -6,6 +6,7 @@ import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,23 @@ class ScriptedSpeech:
                 curve[at:end, column] = value
             at = end
         yield curve
+
+
+class RecordingWriter(VideoWriter):
+    """Keeps what it was given, in `taken` of the class: the codec's own noise is none of the renderer's."""
+
+    taken: ClassVar[list[npt.NDArray[np.uint8]]] = []
+
+    def write(self, frames: npt.NDArray[np.uint8]) -> None:
+        self.taken.append(frames.copy())
+        super().write(frames)
+
+    @classmethod
+    def take(cls) -> npt.NDArray[np.uint8]:
+        """All frames [T, H, W, 3] since the last call."""
+        frames = np.concatenate(cls.taken)
+        cls.taken.clear()
+        return frames
 
 
 OPEN = {JAW: 0.8, SPEECH: 1.0}

@@ -43,7 +43,7 @@ def inside_lips(source: Tensor, opening: Tensor, pixel: Tensor) -> Tensor:
     for inner, outer in ((points.INNER_UPPER, points.OUTER_UPPER), (points.INNER_LOWER, points.OUTER_LOWER)):
         a, b = source[:, list(inner)], source[:, list(outer)]
         thick = (b - a).norm(dim=2, keepdim=True).clamp_min(1e-4)
-        moved[:, list(inner)] = a + (b - a) * parted * (margin / thick).clamp_max(0.28)
+        moved[:, list(inner)] = a + (b - a) * parted * (margin / thick).clamp_max(0.42)
     return moved
 
 
