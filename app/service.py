@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -45,13 +46,14 @@ from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
 from app.worker.node import Node
 from app.worker.pool import LocalPool
-from app.worker.publish import RESULTS
+from app.worker.publish import RESULTS, discard
 from app.worker.settle import Settler
 from app.worker.slots import Slot, SlotState
 
 log = structlog.get_logger(__name__)
 
 REHEARSAL = "rehearsal"
+ATTEMPTS = "attempts"
 DATABASE = "greenroom.db"
 SERVICE_FILE = "service.json"
 _JANITOR_S = 600.0
@@ -154,7 +156,7 @@ class Service:
         self.metrics = Metrics()
         self.store = open_store(self.data_dir / DATABASE)
         self.blobs = BlobStore(self.data_dir / "blobs")
-        self._attempts_dir = self.data_dir / "attempts" / self.node.id
+        self._attempts_dir = self.data_dir / ATTEMPTS / self.node.id
         self._attempts_dir.mkdir(parents=True, exist_ok=True)
         tier = settings.tier_renderer
         self.pool = LocalPool(
@@ -191,7 +193,11 @@ class Service:
         )
         self._oom = OomCounter()
         self.dispatcher = Dispatcher(
-            self.store, self.pool, ClaimTerms(self.node.id, settings.lease_s, tier), self._make_attempt
+            self.store,
+            self.pool,
+            ClaimTerms(self.node.id, settings.lease_s, tier),
+            self._make_attempt,
+            self._discard,
         )
         self.janitor = Janitor(
             self.store,
@@ -246,6 +252,12 @@ class Service:
 
     def _locate(self, reference: InputRef) -> Path:
         return self.blobs.path(reference.sha256)
+
+    def _discard(self, task_id: str, attempt: int) -> None:
+        """Remove what an attempt that lost its lease left, on whichever node it ran."""
+        discard(task_id, attempt, self.data_dir)
+        for folder in (self.data_dir / ATTEMPTS).glob(f"*/{task_id}-{attempt}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _count_finished(self, events: Sequence[EventRecord]) -> None:
         for event in events:

@@ -25,7 +25,7 @@ from evaluation import analysed, report, set_threshold
 from voices import PAUSE
 
 from app.speech.channels import CLOSURE, HOP, LABIODENTAL, REST
-from app.speech.network import FEATURES, WEIGHTS, ArticulationNetwork
+from app.speech.network import FEATURES, SETTLED, WEIGHTS, ArticulationNetwork
 
 log = logging.getLogger("train")
 
@@ -104,7 +104,7 @@ class Pupil(torch.nn.Module):
         """Cross-entropy with articulation in 0..1, and with the sounds' names."""
         mel = self.network.logmel(samples)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            features = self.network.features(mel)
+            features = self.network.features(mel)[..., SETTLED:-SETTLED]
             curve, named = self.network.last(features), self.namer(features)
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(
             curve.float().transpose(-1, -2), target, reduction="none"

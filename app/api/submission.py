@@ -17,6 +17,7 @@ from app.api.models import GenerateRequest, json_bytes
 from app.api.multipart import FormLimits, boundary_of, read_form
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.failpoints import hit
 from app.intake.resolve import Received
 from app.store.records import Created, IdempotencyKey, NewTask
 
@@ -84,7 +85,9 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         metadata=body.metadata,
         trace_id=request.scope["state"]["trace_id"],
     )
-    return await deps.store.acreate(task, remembered, max_waiting=deps.settings.max_waiting)
+    created = await deps.store.acreate(task, remembered, max_waiting=deps.settings.max_waiting)
+    hit("created")
+    return created
 
 
 async def read_submission(request: Request, deps: ApiDependencies) -> Submission:

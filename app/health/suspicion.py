@@ -1,7 +1,7 @@
 """When a device is to blame: the pure bookkeeping behind quarantine.
 
-A process that dies may be the task's fault or the device's. A device is suspect when it reports itself lost, or when the
-processes of two different tasks broke on it with no success between: one bad task alone cannot take a device down.
+A process that dies may be the task's fault or the device's. A device is suspect when it reports itself lost, or when
+the processes of two different tasks broke on it with no success between: one bad task alone cannot take a device down.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from app.speech.band_energy import BandEnergyArticulation
 from app.speech.channels import CHANNELS, FloatArray
 from app.speech.framing import Framing, windows
+from app.speech.network import ArticulationNetwork, load_network
 from app.speech.sampling import sample_at
 
-__all__ = ["CHANNELS", "SpeechAnalyser", "sample_at"]
+__all__ = ["CHANNELS", "SpeechAnalyser", "sample_at", "windowed"]
 
 _WINDOW_ROWS = 400
 """Rows computed at a time: 4 s, so that the context computed twice costs little and memory stays small."""
@@ -22,9 +22,9 @@ class SpeechAnalyser:
     """
 
     def __init__(self, device: torch.device) -> None:
+        """Load the network onto the device. Raises FileNotFoundError where the package lacks its weights."""
         self._device = device
-        self._model = BandEnergyArticulation().eval().to(device)
-        self._framing = Framing(_WINDOW_ROWS, self._model.before, self._model.after)
+        self._network = load_network(device)
 
     def analyse(self, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         """Articulation of a recording, in pieces, as its audio arrives.
@@ -34,7 +34,13 @@ class SpeechAnalyser:
         ceil(samples / 160) rows; row k describes the instant k * 10 ms. How the blocks are cut makes no
         difference; memory does not grow with the recording. Raises ValueError for a block of another shape.
         """
-        for window, rows in windows(blocks, self._framing):
-            with torch.inference_mode():
-                curve = self._model(torch.from_numpy(window).to(self._device)[None])[0]
-            yield curve[:rows].cpu().numpy()
+        return windowed(self._network, self._device, blocks)
+
+
+def windowed(network: ArticulationNetwork, device: torch.device, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """What `SpeechAnalyser.analyse` yields, by any such network on that device."""
+    framing = Framing(_WINDOW_ROWS, network.before, network.after)
+    for window, rows in windows(blocks, framing):
+        with torch.inference_mode():
+            curve = network(torch.from_numpy(window).to(device)[None])[0]
+        yield curve[:rows].cpu().numpy()

@@ -16,9 +16,11 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from app.quality.checks import check_output
 from app.render import registry
+from app.render.canary import canary_job
 from app.render.contract import Cancelled, Phase, Renderer, RenderJob
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
@@ -71,6 +73,16 @@ class _Reporter:
             raise Cancelled
 
 
+class _Unheard:
+    """The progress port of the canary: nobody listens, nobody cancels."""
+
+    def report(self, phase: Phase, done: int, total: int) -> None:
+        """Take the report."""
+
+    def check(self) -> None:
+        """Never cancelled."""
+
+
 def leave_with_children() -> None:
     """The service is gone: end this process and everything that it started, at once."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -112,11 +124,28 @@ def _load(spec: ChildSpec) -> tuple[_Renderers, dict[str, str]]:
     if spec.device.startswith("cuda"):
         _require_cuda(spec)
     renderers = _Renderers(spec)
-    renderers.get(spec.renderer)
+    _sing(renderers.get(spec.renderer))
     versions = {"python": sys.version.split()[0]}
     if (torch := sys.modules.get("torch")) is not None:
         versions["torch"] = str(torch.__version__)
     return renderers, versions
+
+
+def _sing(renderer: Renderer) -> None:
+    """Render and check the canary: a process is ready when it has shown that it can do its work."""
+    with TemporaryDirectory(prefix="greenroom-canary-") as folder:
+        job = canary_job(Path(folder), registry.validate_options(renderer.name, {}))
+        try:
+            check_output(renderer.render(job, _Unheard()), job)
+        except Exception as error:
+            failure = classify_exception(error)
+            raise CodedError(
+                FailureCode.WORKER_START_FAILED,
+                f"The canary render of {renderer.name} failed: {failure.message}",
+                failure.hint,
+                cause=failure.code.value,
+                **failure.detail,
+            ) from error
 
 
 def _require_cuda(spec: ChildSpec) -> None:

@@ -48,7 +48,16 @@ class ClaimTerms:
 class Dispatcher:
     """Claims tasks for idle slots and keeps the registry of running attempts."""
 
-    def __init__(self, store: Store, pool: LocalPool, terms: ClaimTerms, make_attempt: MakeAttempt) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pool: LocalPool,
+        terms: ClaimTerms,
+        make_attempt: MakeAttempt,
+        discard: Callable[[str, int], None],
+    ) -> None:
+        """`discard(task id, attempt)` removes the file of an attempt that lost its lease."""
+        self._discard = discard
         self._store = store
         self._pool = pool
         self._terms = terms
@@ -65,6 +74,7 @@ class Dispatcher:
     def start(self) -> None:
         """Take back what this node left, then start the slots and the loop."""
         for task in self._store.take_back(self._terms.owner):
+            self._discard(task.id, task.attempt)
             log.info("task_taken_back", task_id=task.id, status=task.status.value)
         self._pool.start(self._wake.set)
         self._thread.start()
@@ -149,6 +159,7 @@ class Dispatcher:
 
     def _sweep(self) -> None:
         for task in self._store.rescue_expired():
+            self._discard(task.id, task.attempt)
             log.warning("lease_expired", task_id=task.id, attempt=task.attempt, status=task.status.value)
         for task in self._store.expire_waiting():
             log.warning("deadline_passed_waiting", task_id=task.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -50,11 +51,21 @@ def publish(finished: wire.Finished, data_dir: Path) -> Artifact:
     )
 
 
+def discard(task_id: str, attempt: int, data_dir: Path) -> None:
+    """Remove what an attempt that was fenced out may have put in place without committing it."""
+    folder = data_dir / RESULTS / task_id
+    for path in folder.glob(f"{attempt}.*"):
+        path.unlink(missing_ok=True)
+    _remove_if_empty(folder)
+
+
 def unpublish(artifact: Artifact, data_dir: Path) -> None:
     """Remove a file whose commit was refused, and its directory if nothing else lies there."""
     path = data_dir / artifact.path
     path.unlink(missing_ok=True)
-    try:
-        path.parent.rmdir()
-    except OSError:
-        return
+    _remove_if_empty(path.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -88,11 +88,13 @@ def test_strength_scales_the_opening(
     assert gaps[0] < 0.04 < gaps[1] < gaps[2]
 
 
-def test_in_silence_the_face_rests(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
-    result = render(renderer, portrait, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out")
-    frames = read_video(result.path)
-    assert (frames[1:].int() - frames[:1].int()).abs().max() < 12  # the codec's own noise
-    assert lip_gaps(frames[::12]).max() < 0.04
+def test_in_silence_the_face_rests(
+    renderer: WarpRenderer, portrait: Path, tmp_path: Path, recorder: type[RecordingWriter]
+) -> None:
+    render(renderer, portrait, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out")
+    frames = torch.from_numpy(recorder.take())
+    assert torch.equal(frames, frames[:1].expand_as(frames))
+    assert lip_gaps(frames[:1]).max() < 0.04
 
 
 def test_a_picture_without_a_face_is_refused(renderer: WarpRenderer, tmp_path: Path) -> None:

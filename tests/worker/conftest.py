@@ -22,6 +22,7 @@ from app.store.sql import SqlStore, open_store
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.dispatcher import ClaimTerms, Dispatcher
 from app.worker.pool import LocalPool
+from app.worker.publish import discard
 from app.worker.settle import Settler
 from app.worker.slots import Slot, SlotPlan
 
@@ -87,7 +88,10 @@ class Bench:
                 count_oom_kills=lambda: self.oom_kills, on_done=done,
             )  # fmt: skip
 
-        self.dispatcher = Dispatcher(store, self.pool, ClaimTerms("node-a", 30.0, renderer), make)
+        self.dispatcher = Dispatcher(store, self.pool, ClaimTerms("node-a", 30.0, renderer), make, self._discard)
+
+    def _discard(self, task_id: str, attempt: int) -> None:
+        discard(task_id, attempt, self.folder)
 
     def start(self) -> Bench:
         self.dispatcher.start()

@@ -15,6 +15,7 @@ from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problems import FieldError, ProblemCode
 from app.api.resource import TaskResource, rfc3339, task_resource
 from app.api.waiting import TaskWaiters, unless_disconnected
+from app.failpoints import hit
 from app.store.records import TaskFilter, TaskRecord
 from app.tasks.status import Status
 
@@ -98,6 +99,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
     )  # fmt: skip
     async def cancel(task_id: str) -> Response:
         outcome = await deps.store.acancel(task_id, "asked over HTTP") if len(task_id) <= MAX_ID else "unknown"
+        hit("cancelling")
         if outcome == "unknown":
             raise not_found(task_id)
         after = await load(deps, task_id)

@@ -48,7 +48,9 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
     rim = _smooth(torch.minimum(view.above, view.below) / 0.022)
     small = _smooth(view.opening / 0.05)[:, None, None]
     line = brightness * _row(_LINE, view.u) * (1 - 0.45 * small)[:, None]
-    return line + (colour - line) * (rim * small + (1 - rim) * small * 0.35)[:, None]
+    colour = line + (colour - line) * (rim * small + (1 - rim) * small * 0.35)[:, None]
+    grey = colour.mean(1, keepdim=True)
+    return grey + (colour - grey) * light.colourful[:, None, None, None]
 
 
 def _tongue(colour: Tensor, view: MouthView, brightness: Tensor, depth: Tensor) -> Tensor:

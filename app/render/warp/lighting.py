@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from app.render.warp import points
 
+_PALE_SPREAD = 0.25  # of pale skin: strongest less weakest channel, over brightness
 _PATCH = 0.10  # side of the patch averaged around each point, in units
 
 
@@ -20,9 +21,20 @@ class Light:
     skin: Tensor
     slope: Tensor
 
+    @property
+    def colourful(self) -> Tensor:
+        """How much colour the picture has, [B] 0..1: 0 for a black-and-white one, 1 from pale skin on."""
+        return colourfulness(self.skin)
+
     def expand(self, frames: int) -> Light:
         """The light of a still source for each of so many frames."""
         return Light(self.skin.expand(frames, -1), self.slope.expand(frames))
+
+
+def colourfulness(skin: Tensor) -> Tensor:
+    """How much colour a picture with skin of colour [.., 3] has, 0..1."""
+    spread = (skin.amax(-1) - skin.amin(-1)) / skin.mean(-1).clamp_min(1.0)
+    return (spread / _PALE_SPREAD).clamp(0, 1)
 
 
 def read_light(region: Tensor, pixels: Tensor, scale: Tensor) -> Light:

@@ -33,7 +33,7 @@ class SkinWeights:
 
     def hold(self) -> Tensor:
         """How much each point [COUNT] keeps to the rest shape when the source's own face moves: lips and jaw wholly."""
-        weight = torch.zeros(points.COUNT)
+        weight = self._share.new_zeros(points.COUNT)
         weight[list(points.LIPS)] = 1.0
         weight[self._skin] = torch.maximum(self._share[:, 0], self._jaw)
         return weight

@@ -12,7 +12,7 @@ from app.render.warp.dentition import drawn_plate
 from app.render.warp.lighting import read_light
 from app.render.warp.pose import HeadPose, fit_poses
 from app.render.warp.rest import RestFace, lip_gaps, rest_face
-from app.render.warp.teeth import LONGEST, Plate, own_plate
+from app.render.warp.teeth import LONGEST, SHORTEST, Plate, own_plate
 
 _TEETH_BEHIND = 0.05  # teeth lie this far behind the edge of the lips, in units
 
@@ -79,7 +79,7 @@ def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:
     return drawn_plate(rest[list(points.INNER_UPPER)], float(subject.poses.scale.max()), light.skin[0])
 
 
-_LOOKED_AT = 250  # frames in which teeth are searched: ten seconds of a template say enough, and must be decoded
+_LOOKED_AT = 100  # frames in which teeth are searched: four seconds of a template say enough, and must be decoded
 _GOOD_ENOUGH = 0.9  # of the best frame's score: an earlier frame is cheaper to decode
 
 
@@ -89,6 +89,6 @@ def best_teeth_frame(subject: Subject, present: Tensor) -> int:
     facing = subject.poses.rotation[:, 2, 2].clamp_min(0)
     score = lip_gaps(head).clamp_max(LONGEST) * facing.pow(4)
     score = score.masked_fill(~present, -1.0)[:_LOOKED_AT]
-    if not bool((score >= 0).any()):
+    if float(score.max()) < SHORTEST:
         return int(present.nonzero()[0, 0])
     return int((score >= score.max() * _GOOD_ENOUGH).nonzero()[0, 0])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.render.warp.aperture import Aperture, aperture
+from app.render.warp.lighting import colourfulness
 
 LEFT, RIGHT = -0.36, 0.36
 """The plate's reach in u: teeth show as far as the corners of a wide smile."""
@@ -19,7 +20,9 @@ LEFT, RIGHT = -0.36, 0.36
 LONGEST = 0.125
 """Teeth are no longer than this, in units (11 mm); what a smile shows below are lower teeth."""
 
-_SHORTEST_SEEN = 0.045  # less of them is no texture to work with
+SHORTEST = 0.045
+"""Less of them, in units, is no texture to work with."""
+
 _DENSITY = 1.6  # plate pixels per picture pixel: keeps the picture's sharpness through two resamplings
 _MOST_DENSE = 480.0  # plate pixels per unit
 _LIP_SHADE = 0.018  # the first of a visible tooth is shaded by the lip and not used, in units
@@ -90,7 +93,7 @@ def own_plate(
     cover = (run * 2).clamp_max(1) * room * ends * (start < _LATEST_START)
     visible = (cover * (above > 0) * (below > 0)).sum(0) * (bottom - top) / rows
     middle = visible[(u[0].abs() < 0.12)]
-    if float(middle.median()) < _SHORTEST_SEEN:
+    if float(middle.median()) < SHORTEST:
         return None
     rgba = torch.cat([texture, _soften(cover)[None]], 0)
     return Plate(rgba, top, bottom, skin, own=True)
@@ -131,11 +134,12 @@ def _picture(frame: Tensor, u: Tensor, v: Tensor, flat: Tensor, origin: Tensor, 
 
 
 def _likeness(texture: Tensor, skin: Tensor) -> Tensor:
-    """How much a colour looks like teeth, 0..1: less red than the skin, and not dark beside it."""
+    """How much a colour looks like teeth, 0..1: less red than the skin and not dark; in grey pictures, brighter."""
     red, green, blue = texture.clamp_min(1.0)
     pale = (0.7 * green + 0.3 * blue) / red / ((0.7 * skin[1] + 0.3 * skin[2]) / skin[0].clamp_min(1.0))
     bright = texture.mean(0) / skin.mean().clamp_min(1.0)
     likeness = ((pale - 1.02) / 0.08).clamp(0, 1) * ((bright - 0.45) / 0.15).clamp(0, 1)
+    likeness = torch.lerp(((bright - 0.98) / 0.10).clamp(0, 1), likeness, colourfulness(skin))
     return functional.avg_pool2d(likeness[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
 
 

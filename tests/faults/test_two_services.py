@@ -1,0 +1,72 @@
+"""Two services on one data directory: no task runs twice at the same time, none is lost when one of them is killed."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+
+from tests.e2e.conftest import Service, until
+from tests.faults.conftest import REHEARSALS, assert_nothing_is_left, assert_published_once
+
+SHORT_LEASE = {"GREENROOM_LEASE_S": "4", "GREENROOM_HEALTH_INTERVAL_S": "1.2"}
+
+
+def pair(tmp_path) -> tuple[Service, Service]:
+    first = Service(tmp_path / "data", **REHEARSALS, **SHORT_LEASE).until_ready()
+    return first, Service(tmp_path / "data", **REHEARSALS, **SHORT_LEASE).until_ready()
+
+
+def overlaps(task) -> bool:
+    spans = sorted((attempt["started_at"], attempt["ended_at"]) for attempt in task["attempts"])
+    return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(spans))
+
+
+def test_one_of_two_services_is_killed_while_both_work(tmp_path, portrait, speech):
+    first, second = pair(tmp_path)
+    try:
+        tasks = [first.post(portrait, speech(0.5), options={"frame_s": 0.05})["id"] for _ in range(8)]
+        until(lambda: len([t for t in map(first.task, tasks) if t["status"] == "RUNNING"]) == 2, "both to work")
+        first.stop(signal.SIGKILL)
+        ended = [second.until_ended(task_id) for task_id in tasks]
+        assert {task["status"] for task in ended} == {"SUCCEEDED"}
+        for task in ended:
+            assert not overlaps(task)
+            assert sum(attempt["outcome"] == "succeeded" for attempt in task["attempts"]) == 1
+            assert_published_once(second, task)
+        [lost] = [task for task in ended if len(task["attempts"]) == 2]
+        assert lost["attempts"][0]["outcome"] == "interrupted"
+        assert second.stop() == 0
+        assert_nothing_is_left(second, results=8)
+    finally:
+        for service in (first, second):
+            service.http.close()
+            if service.process.poll() is None:
+                service.stop(signal.SIGKILL)
+
+
+def test_a_stopped_service_that_wakes_up_again_publishes_nothing(tmp_path, portrait, speech):
+    """SIGSTOP of service and worker: the lease runs out, the other service does the task, the zombie is refused."""
+    import psutil
+
+    first, second = Service(tmp_path / "data", **REHEARSALS, **SHORT_LEASE).until_ready(), None
+    frozen: list[psutil.Process] = []
+    try:
+        task_id = first.post(portrait, speech(0.5), options={"frame_s": 0.2})["id"]
+        first.until_rendering(task_id)
+        parent = psutil.Process(first.process.pid)
+        frozen = [parent, *parent.children(recursive=True)]
+        for process in frozen:
+            process.suspend()
+        second = Service(tmp_path / "data", **REHEARSALS, **SHORT_LEASE).until_ready()
+        task = second.until_ended(task_id)
+        assert [attempt["outcome"] for attempt in task["attempts"]] == ["interrupted", "succeeded"]
+        for process in reversed(frozen):
+            process.resume()
+        until(lambda: any(r["event"].startswith("late_") for r in first.records()), "the zombie to be refused")
+        assert second.task(task_id) == task
+        assert_published_once(second, task)
+    finally:
+        for service in filter(None, (first, second)):
+            service.http.close()
+            if service.process.poll() is None:
+                service.stop(signal.SIGKILL)
