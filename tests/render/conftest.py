@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
@@ -36,5 +37,6 @@ def portrait(tmp_path_factory: pytest.TempPathFactory, picture: Tensor) -> Path:
 
 @pytest.fixture(scope="session")
 def picture() -> Tensor:
-    """[240, 240, 3], a cut of the sample portrait: face and shoulders."""
-    return torch.from_numpy(load_image(SAMPLES / "portrait.png"))[:240, 100:340].contiguous()
+    """[240, 240, 3], a cut of the sample portrait, scaled down: face and shoulders."""
+    cut = load_image(SAMPLES / "portrait.png")[:410, 43:453]
+    return torch.from_numpy(cv2.resize(cut, (240, 240), interpolation=cv2.INTER_AREA))
