@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+import uvloop
 
 from app.api.app import create_app
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
@@ -341,7 +342,9 @@ def _intake_settings(settings: Settings) -> IntakeSettings:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol must be named: asyncio switches Nagle's algorithm off only where it reads TCP from the socket, and
+    # with it on, an answer in two writes takes 40 ms longer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -380,7 +383,7 @@ def run(settings: Settings) -> int:
         print(f"greenroom cannot start: {error}", file=sys.stderr)
         return 1
     try:
-        asyncio.run(service.serve())
+        uvloop.run(service.serve())
     except OSError as error:
         log.critical("cannot_start", reason=str(error))
         return 1

@@ -58,9 +58,10 @@ def encode_only(width: int, height: int, frames: int, folder: Path) -> float:
     return written / (time.monotonic() - began)
 
 
-def bare(source: Path, jobs: int, threads: int) -> list[dict[str, Any]]:
+def bare(source: Path, jobs: int, threads: int, audio: Path | None = None) -> list[dict[str, Any]]:
     """The renderer alone, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bare", str(source), str(material.speech()), str(jobs), str(threads)]
+    inputs = [str(source), str(audio or material.speech())]
+    command = [sys.executable, "-m", "benchmarks.bare", *inputs, str(jobs), str(threads)]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
     return [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
 
@@ -111,13 +112,13 @@ def _time(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
-def efficiency(running: Running, threads: int) -> dict[str, Any]:
+def efficiency(running: Running, threads: int, speech: Path) -> dict[str, Any]:
     """The whole service against the bare renderer, in turns."""
-    source, audio = running.upload(material.portrait()), running.upload(material.speech())
+    source, audio = running.upload(material.portrait()), running.upload(speech)
     through_service(running, source, audio, 1)
     ratios, served, alone, gaps = [], [], [], []
     for _ in range(ROUNDS):
-        rows = bare(material.portrait(), JOBS + 1, threads)[1:]
+        rows = bare(material.portrait(), JOBS + 1, threads, speech)[1:]
         alone.append(sum(row["frames"] for row in rows) / sum(row["seconds"] for row in rows))
         rate, idle = through_service(running, source, audio, JOBS)
         served.append(rate)
@@ -202,7 +203,11 @@ def main() -> None:
         results["renderer"] = renderer_speed(folder, threads)
         print(json.dumps(results["renderer"], indent=2), flush=True)
         with service(folder / "one", "--slots", "1", port=free_port()) as running:
-            results["service"] = efficiency(running, threads)
+            long = material.long_speech(folder / "long.wav")
+            results["service"] = {
+                "clips_of_6_s": efficiency(running, threads, material.speech()),
+                "clips_of_30_s": efficiency(running, threads, long),
+            }
         print(json.dumps(results["service"], indent=2), flush=True)
         results["http"] = http(folder)
         results["pickup"] = pickup(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import wave
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,14 @@ def speech() -> Path:
 def speech_seconds() -> float:
     """Length of the sample speech."""
     return audio_length(speech(), 16_000) / 16_000
+
+
+def long_speech(path: Path, times: int = 5) -> Path:
+    """The sample speech, `times` over: about half a minute."""
+    with wave.open(str(speech())) as source, wave.open(str(path), "wb") as out:
+        out.setparams(source.getparams())
+        out.writeframes(source.readframes(source.getnframes()) * times)
+    return path
 
 
 def template(path: Path) -> Path:
