@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
@@ -29,11 +30,18 @@ def load_image(path: Path, max_side: int | None = None) -> npt.NDArray[np.uint8]
         image.load()
         upright = ImageOps.exif_transpose(image)
         flat = _flatten(upright)
-    if max_side is not None and max(flat.size) > max_side:
-        scale = max_side / max(flat.size)
-        size = (max(round(flat.width * scale), 1), max(round(flat.height * scale), 1))
-        flat = flat.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(flat, dtype=np.uint8)
+    pixels = np.array(flat, dtype=np.uint8)
+    return pixels if max_side is None else shrink(pixels, max_side)
+
+
+def shrink(pixels: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8]:
+    """Scale `[H, W, 3]` down so that neither side is longer than `max_side`; never up. Averages areas: no aliasing."""
+    height, width = pixels.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _flatten(image: Image.Image) -> Image.Image:
