@@ -255,9 +255,11 @@ class Service:
         return self.blobs.path(reference.sha256)
 
     def _discard(self, task_id: str, attempt: int) -> None:
-        """Remove what an attempt that lost its lease left, on whichever node it ran."""
+        """Remove what an attempt that lost its lease left, and all that is left of nodes that are gone."""
         discard(task_id, attempt, self.data_dir)
-        for folder in (self.data_dir / ATTEMPTS).glob(f"*/{task_id}-{attempt}"):
+        attempts = self.data_dir / ATTEMPTS
+        dead = [path for node in self.node.dead() for path in (attempts / node).glob("*")]
+        for folder in (*attempts.glob(f"*/{task_id}-{attempt}"), *dead):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _count_finished(self, events: Sequence[EventRecord]) -> None:

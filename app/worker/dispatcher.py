@@ -23,9 +23,9 @@ from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 
-_SWEEP_S = 10.0
-"""Leases and waiting deadlines are looked at this often even if the store announces nothing: another process may
-have written them."""
+_SWEEP_S = 1.0
+"""How often leases, deadlines and the queue are looked at although nothing is announced: another service on the same
+database may have queued a task, or died."""
 _RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait", "queue.resumed"})
 _STORE_PAUSE_S = 0.5
 """Pause after the database could not be reached, so that the loop does not spin."""

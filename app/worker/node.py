@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.tasks.ids import new_id
@@ -31,6 +32,15 @@ class Node:
         handle = _try_lock(self._folder / f"{self.id}.lock")
         assert handle is not None, "a file with a fresh name cannot be locked by another"
         self._handle = handle
+
+    def dead(self) -> Iterator[str]:
+        """The ids of other nodes whose process is gone. Each one's lock is held while its turn lasts."""
+        for path in sorted(self._folder.glob("*.lock")):
+            if path.stem != self.id and (handle := _try_lock(path)) is not None:
+                try:
+                    yield path.stem
+                finally:
+                    os.close(handle)
 
     def release(self) -> None:
         """Give the identity up for the next start. Safe to repeat."""

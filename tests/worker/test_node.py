@@ -21,6 +21,14 @@ def test_a_second_service_on_the_same_data_is_another_node(tmp_path):
     assert Node(tmp_path).id == first.id
 
 
+def test_a_node_knows_which_others_are_gone(tmp_path):
+    mine, other, gone = Node(tmp_path), Node(tmp_path), Node(tmp_path)
+    gone.release()
+    assert list(mine.dead()) == [gone.id]
+    assert Node(tmp_path).id == gone.id, "its lock was given back"
+    assert other.id not in list(mine.dead())
+
+
 def test_a_killed_process_frees_its_identity(tmp_path):
     script = (
         "import os, signal, sys; from pathlib import Path; from app.worker.node import Node;"
