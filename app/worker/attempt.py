@@ -36,6 +36,8 @@ from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 
+_HANG_UP_S = 1.0
+"""Between a dying process's last closed pipe and its death lie milliseconds."""
 _HUNG = frozenset({FailureCode.WORKER_UNRESPONSIVE, FailureCode.WORKER_STALLED})
 
 
@@ -186,9 +188,10 @@ class Attempt:
         while True:
             timeout = None if kill_at is None else max(0.0, kill_at - time.monotonic())
             ready = wait([self._process.events, self._process.sentinel, self._wake_reader], timeout)
-            if self._process.events in ready and (outcome := self._hear()) is not None:
+            dead = self._process.sentinel in ready
+            if (dead or self._process.events in ready) and (outcome := self._hear()) is not None:
                 return outcome
-            if self._process.sentinel in ready:
+            if dead:
                 return self._died()
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 64)
@@ -198,28 +201,49 @@ class Attempt:
                 return self._kill()
 
     def _hear(self) -> wire.Finished | Failure | None:
-        """One event of the child; an outcome if it ends the attempt."""
-        try:
-            event = wire.decode_event(self._process.events.recv_bytes())
-        except (EOFError, OSError):
-            return self._died() if not self._process.is_alive() else None
-        except msgspec.DecodeError as error:
-            self._poisoned = "sent a broken message"
-            return Failure(FailureCode.WORKER_CRASHED, f"The worker process sent a broken message: {error}")
+        """All that the child has said; an outcome if it ends the attempt."""
+        while True:
+            try:
+                event = self._process.take()
+            except EOFError:
+                return self._hung_up()
+            except msgspec.DecodeError as error:
+                return self._broken(f"sent a broken message: {error}")
+            if event is None or (outcome := self._understand(event)) is not None:
+                return None if event is None else outcome
+
+    def _understand(self, event: wire.Event) -> wire.Finished | Failure | None:
+        if isinstance(event, wire.Ready | wire.StartFailed):
+            return self._broken("spoke as if it had just started")
+        if (event.task_id, event.attempt) != (self.claim.task.id, self.claim.attempt):
+            return self._broken(f"spoke of another attempt ({event.task_id}, {event.attempt})")
         match event:
             case wire.Finished():
                 ending = self._ending
                 return event if ending is None or ending.code is FailureCode.INTERRUPTED else ending
             case wire.Failed():
+                if event.code not in FailureCode.__members__:
+                    return self._broken(f"named a failure that does not exist ({event.code})")
                 failure = Failure(FailureCode(event.code), event.message, event.hint, event.detail)
                 if failure.code is FailureCode.CANCELLED:
                     return self._ending or failure
                 if failure.policy.kills_process:
                     self._poisoned = failure.code
                 return self._ending or failure
-            case _:
+            case wire.Started():
                 hit("started")
                 return None
+
+    def _hung_up(self) -> Failure:
+        """The child's end of the pipe is closed: it dies just now, or it can never be heard again."""
+        wait([self._process.sentinel], _HANG_UP_S)
+        return self._broken("closed its pipe") if self._process.is_alive() else self._died()
+
+    def _broken(self, how: str) -> Failure:
+        """A process whose word cannot be trusted is ended before anything else touches its directory."""
+        self._poisoned = how
+        self._postmortem = {**self._last_look(), "how": how, "gone": self._process.kill()}
+        return self._ending or Failure(FailureCode.WORKER_CRASHED, f"The worker process {how}.")
 
     def _died(self) -> Failure:
         exitcode = self._process.reap()

@@ -30,6 +30,7 @@ from app.worker.launch import ChildSpec
 from app.worker.shared import ProgressBlock
 
 HEARTBEAT_S = 1.0
+_REHEARSAL = "rehearsal"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -108,22 +109,25 @@ def _beat(block: ProgressBlock, parent: int) -> None:
 class _Renderers:
     """The renderers of this process: the slot's own, loaded at the start, and others when a job first names them."""
 
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, spec: ChildSpec, event_pipe: int) -> None:
         self._spec = spec
+        self._event_pipe = event_pipe
         self._loaded: dict[str, Renderer] = {}
 
     def get(self, name: str) -> Renderer:
         if name not in self._loaded:
-            renderer = registry.create(name, self._spec.settings)
+            # Only a rehearsal may misuse the pipe, and no service offers that renderer unless it was told to.
+            own = {"event_pipe": str(self._event_pipe)} if name == _REHEARSAL else {}
+            renderer = registry.create(name, self._spec.settings | own)
             renderer.load(self._spec.device)
             self._loaded[name] = renderer
         return self._loaded[name]
 
 
-def _load(spec: ChildSpec) -> tuple[_Renderers, dict[str, str]]:
+def _load(spec: ChildSpec, events: Connection) -> tuple[_Renderers, dict[str, str]]:
     if spec.device.startswith("cuda"):
         _require_cuda(spec)
-    renderers = _Renderers(spec)
+    renderers = _Renderers(spec, events.fileno())
     _sing(renderers.get(spec.renderer))
     versions = {"python": sys.version.split()[0]}
     if (torch := sys.modules.get("torch")) is not None:
@@ -232,7 +236,7 @@ def main(spec: ChildSpec, commands: Connection, events: Connection, output: Conn
         events.send_bytes(wire.encode(event))
 
     try:
-        renderers, versions = _load(spec)
+        renderers, versions = _load(spec, events)
     except Exception as error:  # noqa: BLE001 - the boundary: a start that fails says why before it exits
         failure = classify_exception(error)
         code = failure.code if failure.code is FailureCode.GPU_UNAVAILABLE else FailureCode.WORKER_START_FAILED

@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from app.worker import wire
+from app.worker.frames import FrameReader
 from app.worker.launch import ChildSpec, enter
 from app.worker.shared import ProgressBlock, Reading
 
@@ -58,6 +59,7 @@ class SlotProcess:
         context = mp.get_context("spawn")
         command_reader, self._commands = context.Pipe(duplex=False)
         self.events, event_writer = context.Pipe(duplex=False)
+        self._frames = FrameReader(self.events)
         self._output, output_writer = context.Pipe(duplex=False)
         self._process = context.Process(
             target=enter,
@@ -113,18 +115,24 @@ class SlotProcess:
             return False
         return True
 
+    def take(self) -> wire.Event | None:
+        """The next event that is there as a whole, None when there is none. Never waits.
+
+        Raises EOFError once the process has let go of its end, and `msgspec.DecodeError` for what is no message.
+        """
+        frame = self._frames.read()
+        return None if frame is None else wire.decode_event(frame)
+
     def receive(self, timeout: float) -> wire.Event | None:
         """The next event, None when there is none within `timeout` seconds or the process has died.
 
         Raises `msgspec.DecodeError` for a frame that is no message of ours.
         """
-        ready = wait([self.events, self.sentinel], timeout)
-        if self.events in ready:
-            try:
-                return wire.decode_event(self.events.recv_bytes())
-            except (EOFError, OSError):
-                return None
-        return None
+        wait([self.events, self.sentinel], timeout)
+        try:
+            return self.take()
+        except EOFError:
+            return None
 
     def read(self) -> Reading:
         """Heartbeat and progress as last written."""

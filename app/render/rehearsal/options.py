@@ -35,12 +35,32 @@ class Fault(StrEnum):
     """Report 100 % and then fail."""
     LEAVE_BEHIND = "leave_behind"
     """Start a child process and write files, then die with SIGKILL."""
+    LEAK = "leak"
+    """Hold ever more memory until `megabytes` more than before are held and the system grants no more: MemoryError."""
+    FILL_DISK = "fill_disk"
+    """Write `megabytes` into the attempt's directory, then meet the kernel's "no space left on device"."""
+    HALF_FRAME = "half_frame"
+    """Die with SIGKILL in the middle of a message to the service."""
+    STUCK_FRAME = "stuck_frame"
+    """Begin a message to the service and never end it, with heartbeats going on."""
+    GARBAGE_FRAME = "garbage_frame"
+    """Send the service a whole frame that is no message, then go on."""
+    HUGE_FRAME = "huge_frame"
+    """Send the service a frame that claims a length of nearly 2 GiB, then go on."""
+    FOREIGN_FRAME = "foreign_frame"
+    """Report the end of another task's attempt, as a dirty queue would, then go on."""
+    HANG_UP = "hang_up"
+    """Close the pipe to the service, then go on."""
     UNPLAYABLE = "unplayable"
     """Say that it is finished with a file that is no video."""
     SHORT = "short"
     """Say that it is finished with a video of half the length."""
     MUTE = "mute"
     """Say that it is finished with a video without sound."""
+    BLACK = "black"
+    """Make a black picture. Playable and whole: it passes until the quality gate looks at pictures."""
+    FROZEN = "frozen"
+    """Repeat the first picture to the end. Playable and whole: it passes until the quality gate looks at pictures."""
 
 
 class RehearsalOptions(BaseModel):
@@ -60,6 +80,8 @@ class RehearsalOptions(BaseModel):
     exit_code: Annotated[int, Field(ge=0, le=255)] = 1
     frame_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     """Seconds that each frame takes."""
+    megabytes: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Bound of `leak` (memory) and `fill_disk` (disk), MiB."""
     fps: Annotated[float, Field(ge=1, le=60)] = 25.0
     size: Annotated[int, Field(ge=16, le=1024, multiple_of=2)] = 64
     """Width and height of the picture, pixels."""

@@ -20,7 +20,10 @@ _RATE = 16_000
 
 
 class RehearsalRenderer(Renderer):
-    """Fails on cue. Only where rehearsals are enabled."""
+    """Fails on cue. Only where rehearsals are enabled.
+
+    Its setting `event_pipe` is the descriptor on which its process speaks to the service, for those faults.
+    """
 
     name = "rehearsal"
 
@@ -34,6 +37,7 @@ class RehearsalRenderer(Renderer):
         armed = options.fault is not Fault.NONE and (options.times is None or job.attempt <= options.times)
         seconds = audio_length(job.audio, _RATE) / _RATE
         total = max(1, round(seconds * options.fps))
+        pipe = self.settings.get("event_pipe")
         made = total // 2 if armed and options.fault is Fault.SHORT else total
 
         def cue(phase: Phase, frame: int) -> None:
@@ -42,7 +46,7 @@ class RehearsalRenderer(Renderer):
                 and options.phase is phase
                 and (phase is not Phase.RENDER or frame == min(options.frame, made - 1))
             ):
-                commit(options, job.output_dir, progress, total)
+                commit(options, job.output_dir, progress, total, None if pipe is None else int(pipe))
 
         for phase in (Phase.LOAD, Phase.FETCH, Phase.ANALYSE):
             progress.report(phase, 1, 1)
@@ -82,15 +86,19 @@ class RehearsalRenderer(Renderer):
                 cue(Phase.RENDER, number)
                 if options.frame_s:
                     time.sleep(options.frame_s)
-                writer.write(_picture(number, options.size)[None])
+                writer.write(_picture(number, options.size, options.fault if armed else Fault.NONE)[None])
             with suppress(*((Cancelled,) if deaf else ())):
                 progress.report(Phase.ENCODE, frames, frames)
             cue(Phase.ENCODE, frames)
             writer.close()
 
 
-def _picture(number: int, size: int) -> npt.NDArray[np.uint8]:
-    """One frame [size, size, 3] uint8: a gradient that moves by two pixels a frame."""
+def _picture(number: int, size: int, fault: Fault) -> npt.NDArray[np.uint8]:
+    """One frame [size, size, 3] uint8: a gradient that moves by two pixels a frame, unless it is black or frozen."""
+    if fault is Fault.BLACK:
+        return np.zeros((size, size, 3), np.uint8)
+    if fault is Fault.FROZEN:
+        number = 0
     ramp = (np.arange(size) * 255 // size).astype(np.uint8)
     rows = np.roll(ramp, 2 * number)
     return np.stack(np.broadcast_arrays(rows[None, :], ramp[:, None], rows[:, None]), axis=-1).astype(np.uint8)
