@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from app.health.gpu import holds_memory
 from app.retry.classifier import classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.worker import wire
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _START_BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 """Waits before a slot's next start after that many failed ones in a row."""
+_GHOST_CHECK_S = 1.0
+"""How often a device whose dead process still holds memory is looked at."""
 _IDLE_STOP_S = 3.0
 """An idle process asked to leave needs only its interpreter's exit."""
 
@@ -55,6 +58,7 @@ class LocalPool:
         sink: OutputSink,
         observer: PoolObserver,
         spares: Mapping[SlotPlan, int] | None = None,
+        holds_gpu_memory: Callable[[str, int], bool] = holds_memory,
         log_level: str = "info",
     ) -> None:
         """`spares`: how many loaded processes stand by for slots with the same device and threads as that plan."""
@@ -71,6 +75,7 @@ class LocalPool:
         self._sink = sink
         self._observer = observer
         self._log_level = log_level
+        self._holds_gpu_memory = holds_gpu_memory
         self._condition = threading.Condition()
         self._wake_reader, self._wake_writer = os.pipe()
         self._stopping = False
@@ -212,19 +217,33 @@ class LocalPool:
         """Move one slot on. Caller holds the condition; only a killed process is waited for, and that briefly."""
         process = slot.process
         if slot.state in (SlotState.DOWN, SlotState.QUARANTINED) and process is not None:
+            slot.ghost_pid = process.pid
             process.kill()
             process.dispose()
             slot.process = None
-            if slot.state is SlotState.DOWN and now >= slot.start_at:
-                self._adopt_spare(slot)
         elif slot.state is SlotState.STARTING and process is not None:
             self._await_ready(slot, process, now)
         elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
             log.warning("idle_worker_died", slot=slot.name, how=name_exit(process.exitcode))
             self._replace(slot, "died idle")
             self._advance(slot, now)
-        if slot.process is None and now >= slot.start_at:
-            self._start(slot, now)
+        if slot.process is None and now >= slot.start_at and not self._is_haunted(slot, now):
+            if slot.state is SlotState.DOWN:
+                self._adopt_spare(slot)
+            if slot.process is None:
+                self._start(slot, now)
+
+    def _is_haunted(self, slot: Slot, now: float) -> bool:
+        """Whether the dead process still holds memory of the GPU: then the device waits in quarantine."""
+        device = slot.plan.cuda_visible_devices
+        if not device or slot.ghost_pid is None or not self._holds_gpu_memory(device, slot.ghost_pid):
+            slot.ghost_pid = None
+            return False
+        if slot.state is not SlotState.QUARANTINED:
+            log.error("gpu_memory_not_returned", slot=slot.name, device=device, pid=slot.ghost_pid)
+            slot.state = SlotState.QUARANTINED
+        slot.start_at = now + _GHOST_CHECK_S
+        return True
 
     def _adopt_spare(self, slot: Slot) -> None:
         """Put a loaded spare process in the slot's place: milliseconds, where a new process takes a model load."""

@@ -59,6 +59,8 @@ class Slot:
         self.started_at = 0.0
         self.last_failure: Failure | None = None
         self.generation = 0
+        self.ghost_pid: int | None = None
+        """The last process, until its device is seen to be free of it."""
         self.suspicion = Suspicion()
 
     @property

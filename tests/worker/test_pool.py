@@ -1,0 +1,77 @@
+"""The pool by itself: which process goes where, and when a device has to wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from app.health import gpu
+from app.worker.pool import LocalPool
+from app.worker.slots import SlotPlan
+from tests.worker.conftest import WAIT_S, Observed
+
+
+@pytest.fixture
+def ghosts():
+    """The processes that, as far as NVML says, still hold memory of the device."""
+    return set()
+
+
+@pytest.fixture
+def pool(tmp_path, ghosts):
+    # The renderer needs no GPU; the name of one makes the pool ask about it.
+    made = LocalPool(
+        [SlotPlan("gpu-0", "cpu", "GPU-test", 1)],
+        renderer="rehearsal",
+        renderer_settings={},
+        run_dir=tmp_path,
+        start_timeout_s=60.0,
+        sink=lambda slot, line: None,
+        observer=Observed(),
+        holds_gpu_memory=lambda device, pid: (device, pid) in ghosts,
+    )
+    made.start(lambda: None)
+    yield made
+    made.stop()
+
+
+def until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_device_whose_memory_a_dead_process_still_holds_waits_in_quarantine(pool, ghosts):
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    dead = slot.process.pid
+    ghosts.add(("GPU-test", dead))
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: slot.state.value == "quarantined")
+    assert slot.process is None
+    ghosts.clear()
+    until(lambda: slot.state.value == "idle")
+    assert slot.process.pid != dead
+
+
+def test_without_a_driver_no_ghost_is_seen():
+    assert gpu.holds_memory("GPU-0", os.getpid()) is False
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_nvml_is_asked_for_the_processes_of_the_device(monkeypatch, listed):
+    asked = []
+
+    class Process:
+        pid = 4711 if listed else 1
+
+    monkeypatch.setattr(gpu.pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(gpu.pynvml, "nvmlShutdown", lambda: asked.append("shutdown"))
+    monkeypatch.setattr(gpu.pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: asked.append(uuid) or "handle")
+    monkeypatch.setattr(gpu.pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: [Process()])
+    assert gpu.holds_memory("GPU-a", 4711) is listed
+    assert asked == ["GPU-a", "shutdown"]
