@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     # -- the queue
     max_waiting: PositiveInt = 100_000
     idempotency_ttl_s: Positive = 86_400.0
+    failed_input_ttl_s: Annotated[float, Field(ge=0)] = Field(
+        86_400.0, description="How long the inputs of a failed task are kept, so that it can be tried again."
+    )
     max_wait_time_s: Positive = Field(6 * 3600.0, description="Deadline of a task that names none of its own.")
 
     # -- leases, health, retries (numbers from the origin)

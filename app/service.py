@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ class Service:
             self.store,
             attempts_dir=self._attempts_dir,
             results_dir=self.data_dir / RESULTS,
-            sweep_blobs=lambda: len(self.blobs.sweep(self.store.blobs_in_use, grace_s=ORPHAN_AGE_S)),
+            sweep_blobs=self._sweep_blobs,
             interval_s=_JANITOR_S,
         )
         self.store.subscribe(self._count_finished)
@@ -253,6 +254,11 @@ class Service:
 
     def _locate(self, reference: InputRef) -> Path:
         return self.blobs.path(reference.sha256)
+
+    def _sweep_blobs(self) -> int:
+        failed_since = time.time() - self.settings.failed_input_ttl_s
+        in_use = partial(self.store.blobs_in_use, failed_since=failed_since)
+        return len(self.blobs.sweep(in_use, grace_s=ORPHAN_AGE_S))
 
     def _discard(self, task_id: str, attempt: int) -> None:
         """Remove what an attempt that lost its lease left, and all that is left of nodes that are gone."""

@@ -109,6 +109,9 @@ class TaskQuery(BaseModel):
 
     status: list[Status] = Field([], description="Any of these; may be repeated.")
     renderer: Annotated[str, Field(max_length=64)] | None = None
+    retry_of: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Tasks that try this one again."
+    )
     created_after: Moment | None = None
     created_before: Moment | None = None
     cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")

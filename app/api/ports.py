@@ -95,6 +95,7 @@ class ApiSettings:
     """Tasks that may wait before POST /generate answers 429; None for no limit."""
     upload_ttl_s: float = 24 * 3600.0
     idempotency_ttl_s: float = 24 * 3600.0
+    """How long a key is good at least; never less than its task lives."""
     default_deadline_s: float | None = None
     """`deadline_s` of requests that set none."""
     max_wait_s: float = 60.0

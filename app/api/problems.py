@@ -33,6 +33,8 @@ class ProblemCode(StrEnum):
     TASK_NOT_FOUND = "TASK_NOT_FOUND"
     TASK_NOT_FINISHED = "TASK_NOT_FINISHED"
     TASK_HAS_NO_OUTPUT = "TASK_HAS_NO_OUTPUT"
+    TASK_NOT_FAILED = "TASK_NOT_FAILED"
+    INPUTS_GONE = "INPUTS_GONE"
     OUTPUT_GONE = "OUTPUT_GONE"
     UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
@@ -85,6 +87,12 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
         409, "The task has not finished", "Ask again after Retry-After seconds, or GET /tasks/{id}?wait=60.", True
     ),
     _P.TASK_HAS_NO_OUTPUT: ProblemRow(404, "The task ended without a result", "GET the task: `error` says why."),
+    _P.TASK_NOT_FAILED: ProblemRow(
+        409, "The task has not failed", "Only a FAILED task is tried again: submit another one with POST /generate."
+    ),
+    _P.INPUTS_GONE: ProblemRow(
+        410, "The inputs were removed", "They are kept for a limited time: send them again with POST /generate."
+    ),
     _P.OUTPUT_GONE: ProblemRow(410, "The result was removed", "Results are kept for a limited time: submit it again."),
     _P.UPLOAD_NOT_FOUND: ProblemRow(
         404, "There is no such upload", "Uploads are kept for a limited time: send it again."

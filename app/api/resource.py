@@ -76,6 +76,10 @@ class TaskLinks(BaseModel):
     output: str | None
     events: str | None
     cancel: str | None
+    retry: str | None
+    """Of a FAILED task: POST here to try it again, as a new task."""
+    retries: str | None
+    """Of a FAILED task: the tasks that try it again. An address and no list, since what has ended never changes."""
 
 
 class TaskResource(BaseModel):
@@ -96,6 +100,8 @@ class TaskResource(BaseModel):
     error: ErrorResource | None
     output: OutputResource | None
     links: TaskLinks
+    retry_of: str | None
+    """The FAILED task that this one tries again."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -132,7 +138,10 @@ def task_resource(
             output=f"{path}/output" if finished else None,
             events=None,
             cancel=None if terminal else f"{path}/cancel",
+            retry=f"{path}/retry" if task.status is Status.FAILED else None,
+            retries=f"/tasks?retry_of={task.id}" if task.status is Status.FAILED else None,
         ),
+        retry_of=task.retry_of,
         created_at=rfc3339(task.created_at),
         started_at=_moment(task.started_at),
         finished_at=_moment(task.finished_at),

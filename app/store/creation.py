@@ -32,7 +32,8 @@ def create(tx: Transaction, new: NewTask, key: IdempotencyKey | None, max_waitin
     if max_waiting is not None and tx.waiting >= max_waiting:
         raise QueueFull(max_waiting)
     task = _first_record(new, tx.now)
-    task = replace(task, last_event_id=tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, {}))
+    origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
+    task = replace(task, last_event_id=tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin))
     later = new.not_before is not None and new.not_before > tx.now
     tx.connection.execute(
         _INSERT_TASK,
@@ -175,4 +176,5 @@ def _first_record(new: NewTask, now: float) -> TaskRecord:
         lease_owner=None,
         lease_expires_at=None,
         last_event_id=0,
+        retry_of=new.retry_of,
     )

@@ -207,8 +207,11 @@ class Store(Protocol):
     def delete_uploads(self, ids: Sequence[str]) -> None:
         """Forget uploads."""
 
-    def blobs_in_use(self, sha256: Sequence[str]) -> set[str]:
-        """Those of the given contents that an upload or a non-terminal task refers to."""
+    def blobs_in_use(self, sha256: Sequence[str], *, failed_since: float | None = None) -> set[str]:
+        """Those of the given contents that an upload or a non-terminal task refers to.
+
+        With `failed_since`, also those of tasks that FAILED at or after that time: they may be tried again.
+        """
 
     def subscribe(self, listener: Listener) -> None:
         """Add a listener for committed events."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, func, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, exists, func, literal_column, or_, select, tuple_
 
 from app.store.claims import PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
@@ -137,20 +137,30 @@ def expired_uploads(connection: Connection, now: float, limit: int) -> list[Uplo
     return [upload_record(row) for row in rows]
 
 
-def blobs_in_use(connection: Connection, wanted: Sequence[str]) -> set[str]:
-    """Those contents that an upload or a task that has not ended refers to."""
+def blobs_in_use(connection: Connection, wanted: Sequence[str], failed_since: float | None) -> set[str]:
+    """Those contents that an upload, a task that has not ended, or one that failed at or after a time refers to."""
     found: set[str] = set()
     for start in range(0, len(wanted), _IN_LIMIT):
         some = wanted[start : start + _IN_LIMIT]
         live = tasks.c.finished_at.is_(None)
-        for query in (
+        queries = [
             select(uploads.c.sha256).where(uploads.c.sha256.in_(some)),
             select(tasks.c.source_sha256).where(tasks.c.source_sha256.in_(some), live),
             select(tasks.c.audio_sha256).where(tasks.c.audio_sha256.in_(some), live),
-        ):
+        ]
+        if failed_since is not None:
+            lately = and_(_FAILED, tasks.c.finished_at >= failed_since)
+            queries += [
+                select(tasks.c.source_sha256).where(tasks.c.source_sha256.in_(some), lately),
+                select(tasks.c.audio_sha256).where(tasks.c.audio_sha256.in_(some), lately),
+            ]
+        for query in queries:
             found.update(connection.execute(query.distinct()).scalars())
     return found
 
+
+_FAILED = tasks.c.status == literal_column("'FAILED'")
+"""Spelled out as in the partial indexes: a database cannot match a parameter with their condition."""
 
 _IN_LIMIT = 500
 """Values of one IN list: databases bound the parameters of a statement."""
@@ -162,6 +172,8 @@ def _filtered(where: TaskFilter) -> Select[Any]:
         query = query.where(tasks.c.renderer == where.renderer)
     if where.client is not None:
         query = query.where(tasks.c.client == where.client)
+    if where.retry_of is not None:
+        query = query.where(tasks.c.retry_of == where.retry_of)
     if where.created_after is not None:
         query = query.where(tasks.c.created_at > where.created_after)
     if where.created_before is not None:

@@ -38,6 +38,8 @@ class NewTask:
     metadata: dict[str, Any] = field(default_factory=dict)
     client: str = ""
     trace_id: str = ""
+    retry_of: str | None = None
+    """The FAILED task that this one tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,10 @@ class TaskRecord:
     lease_owner: str | None
     lease_expires_at: float | None
     last_event_id: int
+    retry_of: str | None = None
+    """The FAILED task that this one tries again. That one does not know: what has ended never changes."""
+    result_removed_at: float | None = None
+    """When retention removed the result file; `output` still tells what it was."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
 
@@ -167,6 +173,7 @@ class TaskFilter:
     status: tuple[Status, ...] | None = None
     renderer: str | None = None
     client: str | None = None
+    retry_of: str | None = None
     created_after: float | None = None
     created_before: float | None = None
 

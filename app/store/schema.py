@@ -79,6 +79,8 @@ tasks = Table(
     Column("lease_owner", Text),
     Column("lease_expires_at", Double),
     Column("last_event_id", BigInteger, nullable=False),
+    Column("retry_of", String(40)),  # no foreign key: the older task may be deleted first
+    Column("result_removed_at", Double),
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c
@@ -89,6 +91,12 @@ _partial("ix_tasks_give_up_at", _t.give_up_at, where="give_up_at IS NOT NULL")
 _partial("ix_tasks_lease", _t.lease_expires_at, where="lease_expires_at IS NOT NULL")
 _partial("ix_tasks_live_source", _t.source_sha256, where="finished_at IS NULL")
 _partial("ix_tasks_live_audio", _t.audio_sha256, where="finished_at IS NULL")
+_partial("ix_tasks_live_client", _t.client, _t.status, where="finished_at IS NULL")
+_partial("ix_tasks_failed_source", _t.source_sha256, where="status = 'FAILED'")
+_partial("ix_tasks_failed_audio", _t.audio_sha256, where="status = 'FAILED'")
+_partial("ix_tasks_finished", _t.finished_at, where="finished_at IS NOT NULL")
+_partial("ix_tasks_result", _t.finished_at, where="output IS NOT NULL AND result_removed_at IS NULL")
+_partial("ix_tasks_retry_of", _t.retry_of, _t.created_at, _t.id, where="retry_of IS NOT NULL")
 Index("ix_tasks_created", _t.created_at, _t.id)
 Index("ix_tasks_status_created", _t.status, _t.created_at, _t.id)
 _partial("ix_tasks_renderer_created", _t.renderer, _t.created_at, _t.id, where="renderer IS NOT NULL")
@@ -149,6 +157,7 @@ idempotency_keys = Table(
     Column("expires_at", Double, nullable=False),
 )
 Index("ix_idempotency_keys_expires_at", idempotency_keys.c.expires_at)
+Index("ix_idempotency_keys_task", idempotency_keys.c.task_id)
 
 outbox = Table(
     "outbox",
@@ -160,6 +169,8 @@ outbox = Table(
     Column("next_at", Double),  # NULL: delivered, or given up
     Column("tries", Integer, nullable=False),
 )
+Index("ix_outbox_event", outbox.c.event_id)
+Index("ix_outbox_task", outbox.c.task_id)
 _partial("ix_outbox_next_at", outbox.c.next_at, where="next_at IS NOT NULL")
 
 counters = Table(

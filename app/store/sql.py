@@ -212,8 +212,8 @@ class SqlStore(Store):
     def delete_uploads(self, ids: Sequence[str]) -> None:
         self._write(lambda tx: upload_writes.delete_uploads(tx, ids))
 
-    def blobs_in_use(self, sha256: Sequence[str]) -> set[str]:
-        return self._read(lambda connection: reads.blobs_in_use(connection, sha256))
+    def blobs_in_use(self, sha256: Sequence[str], *, failed_since: float | None = None) -> set[str]:
+        return self._read(lambda connection: reads.blobs_in_use(connection, sha256, failed_since))
 
     def subscribe(self, listener: Listener) -> None:
         self._writer.subscribe(listener)

@@ -109,6 +109,7 @@ class TestDescriptions:
             ("get", "/tasks/{task_id}"),
             ("get", "/tasks/{task_id}/output"),
             ("post", "/tasks/{task_id}/cancel"),
+            ("post", "/tasks/{task_id}/retry"),
             ("post", "/uploads"),
             ("get", "/uploads/{upload_id}"),
             ("get", "/queue"),

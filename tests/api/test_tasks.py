@@ -15,7 +15,7 @@ from tests.api.kit import Api, problem
 
 FIELDS = {
     "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "attempts", "served_by", "degraded",
-    "quality", "error", "output", "links", "created_at", "started_at", "finished_at", "metadata",
+    "quality", "error", "output", "links", "retry_of", "created_at", "started_at", "finished_at", "metadata",
 }  # fmt: skip
 LATER = "2100-01-01T00:00:00Z"
 
@@ -30,7 +30,7 @@ class TestGet:
         assert set(task) == FIELDS
         assert set(task["progress"]) == {"phase", "done", "total", "fraction", "eta_s"}
         assert set(task["output"]) == {"url", "sha256", "bytes", "duration_s", "width", "height", "fps"}
-        assert set(task["links"]) == {"self", "output", "events", "cancel"}
+        assert set(task["links"]) == {"self", "output", "events", "cancel", "retry", "retries"}
         assert set(task["attempts"][0]) == {
             "n", "tier", "slot", "started_at", "ended_at", "outcome", "error", "backoff_ms", "postmortem",
         }  # fmt: skip
@@ -88,7 +88,10 @@ class TestGet:
         assert task["error"]["retryable"] is True
         assert task["attempts"][0]["error"]["message"]
         assert task["progress"]["fraction"] is None
-        assert task["links"] == {"self": f"/tasks/{task_id}", "output": None, "events": None, "cancel": None}
+        assert task["links"] == {
+            "self": f"/tasks/{task_id}", "output": None, "events": None, "cancel": None,
+            "retry": f"/tasks/{task_id}/retry", "retries": f"/tasks?retry_of={task_id}",
+        }  # fmt: skip
 
     def test_a_retry_tells_when(self, api: Api) -> None:
         task_id = api.submit()["id"]

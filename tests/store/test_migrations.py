@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from app.store.interface import SchemaTooNew
 from app.store.migrate import HEAD, KNOWN
 from app.store.schema import metadata
 from app.store.sql import open_store
-from tests.store.kit import Clock, create
+from tests.store.kit import ERROR, START, Clock, blob, create
 
 
 def scripts() -> ScriptDirectory:
@@ -82,6 +84,49 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
     connection.close()
     monkeypatch.undo()
     open_store(path).close()
+
+
+def database_at(path: Path, revision: str) -> None:
+    """A database as an older version made it."""
+    from alembic import command
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(app.store.migrate.__file__).parent / "migrations"))
+    engine = write_engine(path)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+OLD_TASK = {
+    "id": "task_old", "status": "FAILED", "priority": 5, "rank": 1.0, "source": asdict(blob()), "audio": asdict(blob()),
+    "source_sha256": blob().sha256, "audio_sha256": blob().sha256, "fallback": "any", "options": {}, "metadata": {},
+    "client": "", "trace_id": "", "created_at": START, "enqueued_at": START, "finished_at": START, "attempt": 0,
+    "retries": 0, "error": ERROR, "degraded": False, "last_event_id": 1,
+}  # fmt: skip
+
+
+def test_a_database_of_the_first_revision_is_upgraded_with_what_it_holds(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "greenroom.db"
+    database_at(path, "0001")
+    connection = sqlite3.connect(path)
+    columns = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in OLD_TASK.items()}
+    marks = ", ".join("?" * len(columns))
+    with connection:
+        connection.execute(f"INSERT INTO tasks ({', '.join(columns)}) VALUES ({marks})", list(columns.values()))
+        connection.execute("UPDATE counters SET value = 1 WHERE name = 'FAILED'")
+    connection.close()
+    store = open_store(path, clock)
+    old = store.get("task_old")
+    assert old is not None
+    assert (old.status, old.error, old.retry_of, old.result_removed_at) == ("FAILED", ERROR, None, None)
+    assert create(store, retry_of=old.id).retry_of == old.id
+    assert sum(store.queue().by_status.values()) == 2
+    store.close()
+    engine = write_engine(path)
+    with engine.connect() as checked:
+        assert compare_metadata(MigrationContext.configure(checked), metadata) == []
 
 
 OPEN = """

@@ -151,6 +151,16 @@ def test_a_content_is_in_use_by_uploads_and_by_tasks_that_have_not_ended(store: 
     assert store.blobs_in_use(wanted) == set()
 
 
+def test_the_contents_of_a_task_that_failed_lately_can_be_kept(store: Store, clock: Clock) -> None:
+    for end in ("fail", "cancel"):
+        create(store, source=blob(f"{end} picture"), audio=blob(f"{end} voice"))
+        store.end_attempt(must_claim(store), end, error=ERROR)  # type: ignore[arg-type]
+    wanted = [sha(f"{end} {name}") for end in ("fail", "cancel") for name in ("picture", "voice")]
+    assert store.blobs_in_use(wanted) == set()
+    assert store.blobs_in_use(wanted, failed_since=clock.now) == set(wanted[:2])
+    assert store.blobs_in_use(wanted, failed_since=clock.now + 1) == set()
+
+
 def test_many_contents_are_asked_for_at_once(store: Store) -> None:
     create(store)
     wanted = [sha(str(n)) for n in range(5000)] + [sha("face.png")]

@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.api import retrying
+from app.api.accepted import ACCEPTED, HEADERS, accepted
 from app.api.answering import json_response, not_found, problems, task_response
 from app.api.errors import invalid_request
 from app.api.models import TaskQuery
@@ -61,6 +63,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
         where = TaskFilter(
             status=tuple(query.status) or None,
             renderer=query.renderer,
+            retry_of=query.retry_of,
             created_after=query.created_after.timestamp() if query.created_after else None,
             created_before=query.created_before.timestamp() if query.created_before else None,
         )
@@ -107,6 +110,19 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
         status = 200 if outcome == "already_terminal" else 202
         return json_response(CancelAnswer(id=task_id, outcome=outcome, task=shown), status)
 
+    @routes.post(
+        "/tasks/{task_id}/retry", status_code=202, response_model=TaskResource,
+        summary="Try a failed task again, as a new task",
+        description="What has ended never changes: a new task with the same inputs and options is made. It names this "
+        "one in `retry_of`, and `links.retries` of this one lists it.",
+        responses=problems(400, 404, 409, 410, 422, 429) | {202: ACCEPTED},
+        openapi_extra={"parameters": HEADERS},
+    )  # fmt: skip
+    async def retry(request: Request, task_id: str) -> Response:
+        if len(task_id) > MAX_ID:
+            raise not_found(task_id)
+        return await accepted(request, await retrying.retry(request, task_id, deps), deps, waiters)
+
     return routes
 
 
@@ -130,4 +146,6 @@ def _next(query: TaskQuery, cursor: str | None) -> str | None:
             pairs.append((name, rfc3339(moment.timestamp())))
     if query.renderer is not None:
         pairs.append(("renderer", query.renderer))
+    if query.retry_of is not None:
+        pairs.append(("retry_of", query.retry_of))
     return "/tasks?" + urlencode([*pairs, ("limit", str(query.limit)), ("cursor", cursor)])

@@ -1,0 +1,45 @@
+"""The 202 of a submission: of a new task, of one that tries a failed one again, and of a repeat of either."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.answering import preferred_wait, task_response
+from app.api.ports import ApiDependencies
+from app.api.waiting import TaskWaiters, unless_disconnected
+from app.store.records import Created
+
+ACCEPTED: dict[str, Any] = {
+    "description": "The task is accepted, or was by an earlier request with this idempotency key.",
+    "headers": {
+        "Location": {"schema": {"type": "string"}, "description": "Address of the task."},
+        "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which asking again pays."},
+        "Idempotent-Replayed": {"schema": {"type": "string"}, "description": "`true` for a repeat."},
+    },
+}
+HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+    for name, text in {
+        "Idempotency-Key": "1 to 255 visible ASCII characters. The same key with the same body gives the same task.",
+        "Prefer": "`wait=N`: answer when the task has ended, or after N seconds (at most 60).",
+        "traceparent": "W3C trace context; its trace id is kept with the task.",
+    }.items()
+]
+"""The headers that a submission understands, for OpenAPI."""
+
+
+async def accepted(request: Request, created: Created, deps: ApiDependencies, waiters: TaskWaiters) -> Response:
+    """The answer, after the wait that the request prefers."""
+    task = created.task
+    headers = {"Location": f"/tasks/{task.id}"}
+    if created.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    wait = preferred_wait(request, deps.settings.max_wait_s)
+    if wait is not None:
+        headers["Preference-Applied"] = f"wait={wait:g}"
+        waited = await unless_disconnected(request, waiters.until_terminal(task.id, wait))
+        task = waited or task
+    return task_response(task, deps, status=202, headers=headers)
