@@ -78,10 +78,14 @@ class ProgressBlock:
             pid=self._get(_PID),
         )
 
+    def forget_name(self) -> None:
+        """Owner: remove the block's name once the child is attached; both keep the memory, and no death can leave it."""
+        if self._owner:
+            self._owner = False
+            self._memory.unlink()
+
     def close(self) -> None:
         """Detach; the owner also removes the block from the system. Safe to repeat."""
         self._words.release()
         self._memory.close()
-        if self._owner:
-            self._owner = False
-            self._memory.unlink()
+        self.forget_name()

@@ -121,7 +121,12 @@ class SlotProcess:
         Raises EOFError once the process has let go of its end, and `msgspec.DecodeError` for what is no message.
         """
         frame = self._frames.read()
-        return None if frame is None else wire.decode_event(frame)
+        if frame is None:
+            return None
+        event = wire.decode_event(frame)
+        if isinstance(event, wire.Ready):
+            self._block.forget_name()
+        return event
 
     def receive(self, timeout: float) -> wire.Event | None:
         """The next event, None when there is none within `timeout` seconds or the process has died.

@@ -50,6 +50,10 @@ def shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("psm_*")}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="every fault in every phase (minutes)")
+
+
 @pytest.fixture
 def rehearse(serve: Callable[..., Service]) -> Callable[..., Service]:
     """Starts a rehearsing service, with a failpoint if one is named."""

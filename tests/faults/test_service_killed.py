@@ -91,12 +91,15 @@ def test_killed_between_the_commit_of_a_cancel_and_its_answer(rehearse, portrait
 
 
 def test_service_and_worker_killed_together(rehearse, portrait, speech):
+    """With multiprocessing's tracker of shared memory, which cleans up after a service that is killed alone."""
+    before = shared_memory()
     service = rehearse()
     task_id = service.post(portrait, speech(0.5), options={"frame_s": 0.2})["id"]
     service.until_rendering(task_id)
     for pid in reversed(family(service)):
         os.kill(pid, signal.SIGKILL)
     service.process.wait(30)
+    until(lambda: not shared_memory() - before, "the shared memory to be gone")
     restarted = rehearse()
     task = restarted.until_ended(task_id)
     assert [attempt["outcome"] for attempt in task["attempts"]] == ["interrupted", "succeeded"]

@@ -137,17 +137,22 @@ class Bench:
         return process.pid
 
 
-@pytest.fixture
-def audio(tmp_path: Path) -> InputRef:
-    """Half a second of a tone, stored under its hash."""
+def write_tone(folder: Path) -> InputRef:
+    """Half a second of a tone, stored in `folder` under its hash."""
     tone = (np.sin(np.arange(8000) * 0.2) * 8000).astype("<i2")
-    path = tmp_path / "tone.wav"
+    path = folder / "tone.wav"
     with wave.open(str(path), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))
         out.writeframes(tone.tobytes())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.rename(tmp_path / digest)
+    path.rename(folder / digest)
     return InputRef(uri="upload:tone", sha256=digest, bytes=16044, name="tone.wav")
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> InputRef:
+    """Half a second of a tone, stored under its hash."""
+    return write_tone(tmp_path)
 
 
 @pytest.fixture
