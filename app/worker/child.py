@@ -222,12 +222,13 @@ def _prepare(spec: ChildSpec, output: Connection) -> None:
     os.environ["OMP_NUM_THREADS"] = str(spec.threads)
 
 
-def main(spec: ChildSpec, commands: Connection, events: Connection, output: Connection, parent: int) -> None:
+def main(
+    spec: ChildSpec, block: ProgressBlock, commands: Connection, events: Connection, output: Connection, parent: int
+) -> None:
     """Run until the service says stop or goes away. `parent` is the service's pid."""
     born = time.monotonic()
     _prepare(spec, output)
     _die_with_parent(parent)
-    block = ProgressBlock(spec.block)
     threading.Thread(target=_beat, args=(block, parent), name="heartbeat", daemon=True).start()
     inbox = _Inbox(commands)
     threading.Thread(target=inbox.listen, name="inbox", daemon=True).start()

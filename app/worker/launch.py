@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 
+from app.worker.shared import ProgressBlock
+
 CHILD = "app.worker.child"
 
 
@@ -23,8 +25,6 @@ class ChildSpec:
     """`cpu` or `cuda:0` (the only device that this process sees)."""
     cuda_visible_devices: str | None
     threads: int
-    block: str
-    """Name of the shared-memory block."""
     stack_file: str
     """Where the process writes its stacks on SIGUSR1."""
     log_level: str = "info"
@@ -32,6 +32,8 @@ class ChildSpec:
     """The renderer's own settings, e.g. its cache directory."""
 
 
-def enter(spec: ChildSpec, commands: Connection, events: Connection, output: Connection, parent: int) -> None:
+def enter(
+    spec: ChildSpec, block: ProgressBlock, commands: Connection, events: Connection, output: Connection, parent: int
+) -> None:
     """The target of a slot's process. `parent` is the service's pid."""
-    import_module(CHILD).main(spec, commands, events, output, parent)
+    import_module(CHILD).main(spec, block, commands, events, output, parent)

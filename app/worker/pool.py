@@ -267,7 +267,6 @@ class LocalPool:
             device=slot.plan.device,
             cuda_visible_devices=slot.plan.cuda_visible_devices,
             threads=slot.plan.threads,
-            block="",
             stack_file=str(self._run_dir / f"{slot.name}-{slot.generation}.stacks"),
             log_level=self._log_level,
             settings=self._renderer_settings,

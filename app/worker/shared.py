@@ -3,13 +3,20 @@
 Layout (little endian, 64 bytes): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64,
 total u64, attempt u64, child pid u64, reserved u64. Every field is one aligned 8-byte word, which x86-64 and ARM64
 write whole; the reader tolerates a done/total pair of two neighbouring reports.
+
+The memory has no name: it goes with the last process that holds it, however that one dies, and it needs no /dev/shm.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import shared_memory
+from multiprocessing import reduction
+from typing import Any
 
 from app.render.contract import Phase
 
@@ -32,15 +39,30 @@ class Reading:
     pid: int
 
 
-class ProgressBlock:
-    """One slot's block. The service creates and unlinks it; the child attaches by name."""
+def _nameless() -> int:
+    """A descriptor of fresh memory of `SIZE` bytes."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("greenroom-progress")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    os.ftruncate(handle, SIZE)
+    return handle
 
-    def __init__(self, name: str | None = None) -> None:
-        self._memory = shared_memory.SharedMemory(name=name, create=name is None, size=SIZE)
-        assert self._memory.buf is not None
-        self._words = self._memory.buf
-        self._owner = name is None
-        self.name = self._memory.name
+
+class ProgressBlock:
+    """One slot's block. The service makes it; the child gets it as an argument of its process."""
+
+    def __init__(self, handle: int | None = None) -> None:
+        """`handle`: the descriptor of a block that exists, which becomes this one's own."""
+        self._handle = _nameless() if handle is None else handle
+        self._memory = mmap.mmap(self._handle, SIZE)
+        self._words = memoryview(self._memory)
+        self._closed = False
+
+    def __reduce__(self) -> tuple[Callable[[Any], ProgressBlock], tuple[Any]]:
+        # Only while a process is being spawned, which then inherits the descriptor.
+        return _attach, (reduction.DupFd(self._handle),)
 
     def _put(self, offset: int, value: int) -> None:
         _WORD.pack_into(self._words, offset, value)
@@ -78,14 +100,14 @@ class ProgressBlock:
             pid=self._get(_PID),
         )
 
-    def forget_name(self) -> None:
-        """Owner: remove the block's name once the child is attached; both keep the memory, and no death can leave it."""
-        if self._owner:
-            self._owner = False
-            self._memory.unlink()
-
     def close(self) -> None:
-        """Detach; the owner also removes the block from the system. Safe to repeat."""
-        self._words.release()
-        self._memory.close()
-        self.forget_name()
+        """Let go of the memory. Safe to repeat; reading afterwards raises ValueError."""
+        if not self._closed:
+            self._closed = True
+            self._words.release()
+            self._memory.close()
+            os.close(self._handle)
+
+
+def _attach(duplicate: Any) -> ProgressBlock:
+    return ProgressBlock(duplicate.detach())

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -65,7 +64,8 @@ class SlotProcess:
             target=enter,
             name=f"greenroom-{spec.slot}",
             args=(
-                replace(spec, block=self._block.name),
+                spec,
+                self._block,
                 command_reader,
                 event_writer,
                 output_writer,
@@ -121,12 +121,7 @@ class SlotProcess:
         Raises EOFError once the process has let go of its end, and `msgspec.DecodeError` for what is no message.
         """
         frame = self._frames.read()
-        if frame is None:
-            return None
-        event = wire.decode_event(frame)
-        if isinstance(event, wire.Ready):
-            self._block.forget_name()
-        return event
+        return None if frame is None else wire.decode_event(frame)
 
     def receive(self, timeout: float) -> wire.Event | None:
         """The next event, None when there is none within `timeout` seconds or the process has died.

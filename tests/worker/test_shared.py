@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import psutil
+import pytest
 
 from app.render.contract import Phase
 from app.worker.shared import ProgressBlock
@@ -10,7 +14,7 @@ from app.worker.shared import ProgressBlock
 
 def test_what_the_child_writes_the_service_reads():
     service = ProgressBlock()
-    child = ProgressBlock(service.name)
+    child = ProgressBlock(os.dup(service._handle))
     child.begin(3)
     child.beat(4711)
     before = service.read()
@@ -23,10 +27,13 @@ def test_what_the_child_writes_the_service_reads():
     service.close()
 
 
-def test_closing_the_owner_removes_the_block():
+def test_a_closed_block_is_gone_and_never_had_a_name():
+    named, before = set(Path("/dev/shm").glob("psm_*")), psutil.Process().num_fds()
     block = ProgressBlock()
-    path = Path("/dev/shm") / block.name
-    assert path.exists()
+    assert psutil.Process().num_fds() > before
+    assert set(Path("/dev/shm").glob("psm_*")) <= named
     block.close()
     block.close()
-    assert not path.exists()
+    assert psutil.Process().num_fds() == before
+    with pytest.raises(ValueError, match="released"):
+        block.read()
