@@ -78,6 +78,11 @@ class Settings(BaseSettings):
 
     # -- the queue
     max_waiting: PositiveInt = 100_000
+    saturation: Literal["refuse", "accept", "cached"] = Field(
+        "refuse", description="At `max_waiting`: refuse, or accept `max_deferred` more for later."
+    )
+    max_deferred: PositiveInt = 900_000
+    max_waiting_per_client: PositiveInt | None = None
     idempotency_ttl_s: Positive = 86_400.0
     failed_input_ttl_s: Annotated[float, Field(ge=0)] = Field(
         86_400.0, description="How long the inputs of a failed task are kept, so that it can be tried again."
@@ -97,6 +102,13 @@ class Settings(BaseSettings):
     backoff_cap_s: Positive = 60.0
     cancel_grace_s: Positive = Field(2.0, description="How long a render may take to yield before it is killed.")
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20.0
+
+    @field_validator("saturation")
+    @classmethod
+    def _no_cache_yet(cls, value: str) -> str:
+        if value == "cached":
+            raise ValueError("`cached` needs the result cache, which this version does not have: use refuse or accept")
+        return value
 
     @field_validator("media_roots", mode="before")
     @classmethod

@@ -85,6 +85,9 @@ class _Live:
         running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}
         return [self._view(slot, running.get(slot.name)) for slot in self._pool.slots()]
 
+    def draining(self) -> bool:
+        return self._dispatcher.draining
+
     def _view(self, slot: Slot, attempt: Attempt | None) -> SlotView:
         process = slot.process
         busy = slot.state is SlotState.BUSY and attempt is not None
@@ -229,6 +232,8 @@ class Service:
                     default_renderer=tier,
                     max_upload_bytes=settings.max_input_bytes,
                     max_waiting=settings.max_waiting,
+                    max_deferred=settings.max_deferred if settings.saturation == "accept" else 0,
+                    max_waiting_per_client=settings.max_waiting_per_client,
                     upload_ttl_s=settings.upload_ttl_s,
                     idempotency_ttl_s=settings.idempotency_ttl_s,
                     default_deadline_s=settings.max_wait_time_s,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.api.ports import ApiDependencies
 from app.api.problems import MEDIA_TYPE, PROBLEMS, ProblemCode, ProblemError
-from app.api.resource import retry_after, task_resource
+from app.api.resource import Holds, retry_after, task_resource
 from app.store.records import TaskRecord
 from app.tasks.status import Status
 
@@ -69,19 +69,21 @@ def task_response(
     deps: ApiDependencies,
     *,
     status: int = 200,
+    holds: Holds,
     queue_position: int | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A task as it is now, with Retry-After unless it is terminal, and an entity tag if it is."""
     now = deps.clock()
     live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
-    headers = headers or {}
+    headers = dict(headers or {})
     seconds = retry_after(task, now=now, live=live)
     if seconds is None:
         headers["ETag"] = f'"{task.last_event_id}"'
     else:
-        headers["Retry-After"] = str(seconds)
-    return json_response(task_resource(task, now=now, live=live, queue_position=queue_position), status, headers)
+        headers.setdefault("Retry-After", str(seconds))
+    shown = task_resource(task, now=now, live=live, queue_position=queue_position, holds=holds)
+    return json_response(shown, status, headers)
 
 
 def not_found(task_id: str) -> ProblemError:

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from app.api import errors
 from app.api.answering import ProblemDetails
 from app.api.docs_page import render_docs
+from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
@@ -27,14 +28,14 @@ def create_app(deps: ApiDependencies) -> FastAPI:
     `app.state.waiters.close()` answers all long-polls at once; call it first when the service is to stop.
     """
     app = FastAPI(title=TITLE, version=deps.settings.version, openapi_url=None, docs_url=None, redoc_url=None)
-    waiters = TaskWaiters(deps.store)
+    waiters, holding = TaskWaiters(deps.store), Holding(deps)
     app.state.waiters = waiters
     for router in (
-        generate.router(deps, waiters),
-        tasks.router(deps, waiters),
+        generate.router(deps, waiters, holding),
+        tasks.router(deps, waiters, holding),
         output.router(deps),
         uploads.router(deps),
-        queue.router(deps),
+        queue.router(deps, holding),
         operations.router(deps),
     ):
         app.include_router(router)

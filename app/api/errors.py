@@ -16,12 +16,11 @@ from starlette.responses import Response
 from app.api.problems import FieldError, Problem, ProblemCode, ProblemError
 from app.intake.refusal import InputsRefused
 from app.retry.taxonomy import CodedError
-from app.store.interface import IdempotencyConflict, QueueFull, StoreUnavailable
+from app.store.interface import IdempotencyConflict, StoreUnavailable
 
 _log = structlog.get_logger("greenroom.http")
 
 STORE_RETRY_AFTER_S = 1
-QUEUE_RETRY_AFTER_S = 10
 _REASONS = {"extra_forbidden": "unknown_field"}
 _MESSAGES = {
     "extra_forbidden": "There is no such field.",
@@ -73,13 +72,6 @@ def problem_of(error: Exception) -> Problem | None:
             return invalid_request(field_errors(error.errors(include_input=False, include_url=False))).problem
         case IdempotencyConflict():
             return Problem.of(ProblemCode.IDEMPOTENCY_KEY_REUSED, field="Idempotency-Key", task_id=error.task_id)
-        case QueueFull():
-            return Problem.of(
-                ProblemCode.QUEUE_FULL,
-                f"The limit of {error.limit} waiting tasks is reached.",
-                headers={"Retry-After": str(QUEUE_RETRY_AFTER_S)},
-                limit=error.limit,
-            )
         case StoreUnavailable():
             return Problem.of(ProblemCode.STORE_UNAVAILABLE, headers={"Retry-After": str(STORE_RETRY_AFTER_S)})
         case ClientDisconnect():
@@ -123,7 +115,7 @@ def install(app: FastAPI) -> None:
 
     kinds: list[type[Exception]] = [
         ProblemError, InputsRefused, CodedError, RequestValidationError, ValidationError, IdempotencyConflict,
-        QueueFull, StoreUnavailable, ClientDisconnect, HTTPException,
+        StoreUnavailable, ClientDisconnect, HTTPException,
     ]  # fmt: skip
     add: Callable[[type[Exception], Any], None] = app.add_exception_handler
     for kind in kinds:

@@ -39,14 +39,21 @@ class SlotView:
     since: float | None = None
 
 
+READY_STATES = frozenset({"idle", "busy"})
+"""Slots in these states take work, or will when they have done theirs."""
+
+
 class LivePool(Protocol):
-    """What runs at this moment. Both calls read memory only: they take microseconds and never raise."""
+    """What runs at this moment. The calls read memory only: they take microseconds and never raise."""
 
     def progress(self, task_id: str) -> LiveProgress | None:
         """The progress of a task that runs here, None for any other."""
 
     def slots(self) -> list[SlotView]:
         """All slots, in a stable order."""
+
+    def draining(self) -> bool:
+        """Whether no task is started here any more, since the service stops."""
 
 
 class RendererCatalogue(Protocol):
@@ -93,6 +100,10 @@ class ApiSettings:
     """Limit of `metadata` as compact JSON."""
     max_waiting: int | None = 10_000
     """Tasks that may wait before POST /generate answers 429; None for no limit."""
+    max_deferred: int = 0
+    """So many more are accepted for later, and told so; 0: none, they are refused."""
+    max_waiting_per_client: int | None = None
+    """Tasks of one client that may wait; None for no limit of its own."""
     upload_ttl_s: float = 24 * 3600.0
     idempotency_ttl_s: float = 24 * 3600.0
     """How long a key is good at least; never less than its task lives."""

@@ -40,6 +40,7 @@ class ProblemCode(StrEnum):
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
     RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
     QUEUE_FULL = "QUEUE_FULL"
+    CLIENT_QUEUE_FULL = "CLIENT_QUEUE_FULL"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     CLIENT_DISCONNECTED = "CLIENT_DISCONNECTED"
     NOT_FOUND = "NOT_FOUND"
@@ -100,6 +101,9 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.PRECONDITION_FAILED: ProblemRow(412, "The precondition does not hold", "The entity tag is another one."),
     _P.RANGE_NOT_SATISFIABLE: ProblemRow(416, "The range lies outside the file", "Content-Range tells the length."),
     _P.QUEUE_FULL: ProblemRow(429, "The queue is full", "Send it again after Retry-After seconds.", True),
+    _P.CLIENT_QUEUE_FULL: ProblemRow(
+        429, "This client has too many waiting tasks", "Send it again after Retry-After seconds.", True
+    ),
     _P.STORE_UNAVAILABLE: ProblemRow(
         503, "The database cannot be used now", "Nothing was written; send it again after Retry-After seconds.", True
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +12,39 @@ from pydantic import BaseModel
 from app.api.ports import LiveProgress
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.records import Artifact, AttemptRecord, TaskRecord
-from app.tasks.status import Status
+from app.tasks.status import CLAIMABLE, Status
 
 UNFINISHED_FRACTION = 0.99
 """The most that a task shows before it is SUCCEEDED: completion is the status, never the progress."""
 _ASK_AGAIN_S, _ASK_AGAIN_MAX_S, _SCHEDULED_MAX_S = 2, 60, 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What keeps every waiting task from being started by this service."""
+
+    draining: bool = False
+    paused: bool = False
+    no_ready_slot: bool = False
+    """Every slot is starting, down or quarantined."""
+
+    @property
+    def reason(self) -> str:
+        """The one that would have to go last; `slot` where there is none and it is a matter of turns."""
+        if self.draining:
+            return "draining"
+        if self.paused:
+            return "paused"
+        return "no_ready_slot" if self.no_ready_slot else "slot"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a task does not run, until when, and the code of the failure behind it."""
+
+    reason: str | None = None
+    until: float | None = None
+    cause: str | None = None
 
 
 class Progress(BaseModel):
@@ -92,6 +121,11 @@ class TaskResource(BaseModel):
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
     wait_reason: str | None
+    """`scheduled`, `retry_backoff`, `draining`, `paused`, `no_ready_slot`, `slot`, `review`, `cancelling`."""
+    wait_until: str | None
+    """When `scheduled` and `retry_backoff` end."""
+    wait_cause: str | None
+    """With `retry_backoff`: the code of the failure."""
     attempts: list[AttemptResource] | None
     """Null in listings."""
     served_by: str | None
@@ -114,19 +148,23 @@ def task_resource(
     now: float,
     live: LiveProgress | None = None,
     queue_position: int | None = None,
+    holds: Holds | None = None,
     with_attempts: bool = True,
 ) -> TaskResource:
     """`task` as a resource at the time `now`. A terminal task gives the same for ever."""
     terminal = task.status.is_terminal
     path = f"/tasks/{task.id}"
     finished = task.output if task.status is Status.SUCCEEDED else None
+    wait = waiting(task, now, holds or Holds())
     return TaskResource(
         id=task.id,
         status=task.status,
         is_terminal=terminal,
         progress=_progress(task, live if task.status is Status.RUNNING else None),
         queue_position=None if terminal else queue_position,
-        wait_reason=wait_reason(task, now),
+        wait_reason=wait.reason,
+        wait_until=_moment(wait.until),
+        wait_cause=wait.cause,
         attempts=[_attempt(a) for a in task.attempts] if with_attempts else None,
         served_by=task.served_by,
         degraded=task.degraded,
@@ -149,20 +187,19 @@ def task_resource(
     )
 
 
-def wait_reason(task: TaskRecord, now: float) -> str | None:
-    """Why the task does not run: `cancelling`, `scheduled`, `slot`, `backoff`, `review`; else None."""
+def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
+    """Why the task does not run: its own reason first, then what holds all tasks."""
     if task.status.is_terminal:
-        return None
+        return Wait()
     if task.cancel_requested_at is not None:
-        return "cancelling"
-    match task.status:
-        case Status.QUEUED:
-            return "scheduled" if task.not_before is not None and task.not_before > now else "slot"
-        case Status.RETRY_WAIT:
-            return "backoff" if task.retry_at is not None and task.retry_at > now else "slot"
-        case Status.REVIEW:
-            return "review"
-    return None
+        return Wait("cancelling")
+    if task.status is Status.REVIEW:
+        return Wait("review")
+    if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
+        return Wait("scheduled", task.not_before)
+    if task.status is Status.RETRY_WAIT and task.retry_at is not None and task.retry_at > now:
+        return Wait("retry_backoff", task.retry_at, task.retry_reason)
+    return Wait(holds.reason) if task.status in CLAIMABLE else Wait()
 
 
 def retry_after(task: TaskRecord, *, now: float, live: LiveProgress | None = None) -> int | None:

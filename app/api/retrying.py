@@ -6,6 +6,7 @@ import hashlib
 
 from starlette.requests import Request
 
+from app.api.admission import admit, client_of
 from app.api.answering import not_found
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
@@ -17,7 +18,7 @@ from app.tasks.status import Status
 
 async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Created:
     """Submit a FAILED task again. Raises the 404, 409 and 410, and whatever a submission raises."""
-    key = idempotency_key(request)
+    key, client = idempotency_key(request), client_of(request)
     remembered = None
     if key is not None:
         fingerprint = hashlib.sha256(f"retry {task_id}".encode()).hexdigest()
@@ -34,11 +35,12 @@ async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Create
         text = f"There is no renderer {failed.renderer!r} any more."
         raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text)])
     _keep_inputs(failed, deps)
-    again = same_order(failed, deps.clock(), request.scope["state"]["trace_id"])
-    return await deps.store.acreate(again, remembered, max_waiting=deps.settings.max_waiting)
+    trace_id = request.scope["state"]["trace_id"]
+    again = same_order(failed, now=deps.clock(), client=client, trace_id=trace_id)
+    return await admit(again, remembered, deps)
 
 
-def same_order(failed: TaskRecord, now: float, trace_id: str) -> NewTask:
+def same_order(failed: TaskRecord, *, now: float, client: str, trace_id: str) -> NewTask:
     """The order of `failed` as if it came now: the same but for `not_before`; deadlines keep their distance."""
 
     def moved(at: float | None) -> float | None:
@@ -54,7 +56,7 @@ def same_order(failed: TaskRecord, now: float, trace_id: str) -> NewTask:
         start_deadline_at=moved(failed.start_deadline_at),
         deadline_at=moved(failed.deadline_at),
         metadata=failed.metadata,
-        client=failed.client,
+        client=client,
         trace_id=trace_id,
         retry_of=failed.id,
     )

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from app.api.admission import admit, client_of
 from app.api.body import declared_length, parse_object, read_limited
 from app.api.errors import field_errors, invalid_request
 from app.api.models import GenerateRequest, json_bytes
@@ -52,7 +53,7 @@ class Submission:
 
 async def submit(request: Request, deps: ApiDependencies) -> Created:
     """Do all of it. Whatever is wrong is raised before anything is queued."""
-    key = idempotency_key(request)
+    key, client = idempotency_key(request), client_of(request)
     submission = await read_submission(request, deps)
     body = submission.body
     refuse_unavailable(body)
@@ -83,9 +84,10 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         start_deadline_at=None if body.start_deadline_s is None else base + body.start_deadline_s,
         deadline_at=None if deadline_s is None else base + deadline_s,
         metadata=body.metadata,
+        client=client,
         trace_id=request.scope["state"]["trace_id"],
     )
-    created = await deps.store.acreate(task, remembered, max_waiting=deps.settings.max_waiting)
+    created = await admit(task, remembered, deps)
     hit("created")
     return created
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import delete, exists, insert, select
+from sqlalchemy import delete, exists, func, insert, select
 
 from app.retry.taxonomy import Failure, FailureCode
-from app.store.interface import IdempotencyConflict, QueueFull
+from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
 from app.store.records import CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
 from app.store.rows import TASK, task_record, task_values
 from app.store.schema import idempotency_keys as keys
@@ -17,13 +17,21 @@ from app.store.transitions import finish, load
 from app.tasks.ids import new_id
 from app.tasks.rank import rank
 from app.tasks.replay import CANCEL_REQUESTED, EVENT_OF
-from app.tasks.status import TERMINAL, Status
+from app.tasks.status import CLAIMABLE, TERMINAL, Status
 
 _INSERT_TASK = insert(tasks)
 _INSERT_KEY = insert(keys)
 
 
-def create(tx: Transaction, new: NewTask, key: IdempotencyKey | None, max_waiting: int | None) -> Created:
+def create(
+    tx: Transaction,
+    new: NewTask,
+    key: IdempotencyKey | None = None,
+    *,
+    max_waiting: int | None = None,
+    max_waiting_per_client: int | None = None,
+    defer_above: int | None = None,
+) -> Created:
     """Write task, key and first event. See `Store.acreate`."""
     if key is not None:
         earlier = find_replay(tx, key)
@@ -31,6 +39,9 @@ def create(tx: Transaction, new: NewTask, key: IdempotencyKey | None, max_waitin
             return Created(earlier, replayed=True)
     if max_waiting is not None and tx.waiting >= max_waiting:
         raise QueueFull(max_waiting)
+    if max_waiting_per_client is not None and _waiting_of(tx, new.client, max_waiting_per_client):
+        raise ClientQueueFull(new.client, max_waiting_per_client, tx.waiting)
+    deferred = defer_above is not None and tx.waiting >= defer_above
     task = _first_record(new, tx.now)
     origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
     task = replace(task, last_event_id=tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin))
@@ -57,7 +68,22 @@ def create(tx: Transaction, new: NewTask, key: IdempotencyKey | None, max_waitin
                 "expires_at": tx.now + key.ttl_s,
             },
         )
-    return Created(task, replayed=False)
+    return Created(task, replayed=False, deferred=deferred)
+
+
+def _waiting_of(tx: Transaction, client: str, at_least: int) -> bool:
+    """Whether so many tasks of a client wait. Walks over as many entries of an index, not more."""
+    waiting = (
+        select(tasks.c.status)
+        .where(
+            tasks.c.client == client,
+            tasks.c.status.in_([status.value for status in CLAIMABLE]),
+            tasks.c.finished_at.is_(None),
+        )
+        .limit(at_least)
+        .subquery()
+    )
+    return tx.connection.execute(select(func.count()).select_from(waiting)).scalar_one() >= at_least
 
 
 def find_replay(tx: Transaction, key: IdempotencyKey) -> TaskRecord | None:

@@ -47,6 +47,17 @@ class QueueFull(Exception):
         super().__init__(f"The queue holds its limit of {limit} waiting tasks.")
 
 
+class ClientQueueFull(Exception):
+    """The limit of waiting tasks of one client is reached; nothing was written."""
+
+    def __init__(self, client: str, limit: int, waiting: int) -> None:
+        """`waiting`: tasks of all clients that wait."""
+        self.client = client
+        self.limit = limit
+        self.waiting = waiting
+        super().__init__(f"The client {client!r} has its limit of {limit} waiting tasks.")
+
+
 class StoreUnavailable(Exception):
     """The database cannot be read or written now (locked, read-only, disk full); nothing was written."""
 
@@ -74,17 +85,32 @@ class Store(Protocol):
 
     # -- callers ----------------------------------------------------------------------------------------------
     async def acreate(
-        self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None
+        self,
+        new: NewTask,
+        key: IdempotencyKey | None = None,
+        *,
+        max_waiting: int | None = None,
+        max_waiting_per_client: int | None = None,
+        defer_above: int | None = None,
     ) -> Created:
         """Write task, idempotency key and first event in one durable commit.
 
         Raises `IdempotencyConflict`, `QueueFull` (`max_waiting` tasks are QUEUED or in RETRY_WAIT already),
-        `StoreUnavailable`, and ValueError or TypeError where `options` or `metadata` are not JSON (NaN, bytes ...).
-        The key is looked up first: a replay is answered even by a full queue. A key is good for its `ttl_s`, and
-        for as long as its task has not ended.
+        `ClientQueueFull` (the same of this task's client), `StoreUnavailable`, and ValueError or TypeError where
+        `options` or `metadata` are not JSON (NaN, bytes ...). The key is looked up first: a replay is answered even by
+        a full queue. A key is good for its `ttl_s`, and for as long as its task has not ended. A task that finds
+        `defer_above` others waiting is `deferred`.
         """
 
-    def create(self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None) -> Created:
+    def create(
+        self,
+        new: NewTask,
+        key: IdempotencyKey | None = None,
+        *,
+        max_waiting: int | None = None,
+        max_waiting_per_client: int | None = None,
+        defer_above: int | None = None,
+    ) -> Created:
         """As `acreate`, for threads."""
 
     async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
@@ -104,6 +130,12 @@ class Store(Protocol):
 
     async def aqueue(self) -> QueueStats:
         """The queue now."""
+
+    async def apaused(self) -> bool:
+        """Whether claiming is paused."""
+
+    async def afinish_rate(self) -> float | None:
+        """Tasks per second that ended lately (the last 100 of the last 5 minutes); None where fewer than 2 did."""
 
     async def aqueue_position(self, task: TaskRecord, *, at_most: int | None = None) -> int | None:
         """How many runnable tasks go before this one (0 = next); None if it does not wait for a slot.

@@ -18,6 +18,10 @@ from app.store.transaction import EVENTS
 from app.tasks.status import CLAIMABLE, Status
 
 PAGE_LIMIT = 1000
+RATE_WINDOW_S, RATE_SAMPLE, _RATE_LEAST = 300.0, 100, 2
+"""The pace of the last minutes is what can be foretold with; a sample bounds the work however fast tasks end."""
+
+_PAUSED = select(exists().where(settings.c.name == PAUSED))
 
 
 def ping(connection: Connection) -> None:
@@ -87,8 +91,26 @@ def queue(connection: Connection, now: float) -> QueueStats:
         runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled,
         scheduled=scheduled,
         oldest_runnable_at=min((at for at in since if at is not None), default=None),
-        paused=connection.execute(select(exists().where(settings.c.name == PAUSED))).scalar_one(),
+        paused=paused(connection),
     )
+
+
+def paused(connection: Connection) -> bool:
+    """Whether claiming is paused."""
+    return connection.execute(_PAUSED).scalar_one()
+
+
+def finish_rate(connection: Connection, now: float) -> float | None:
+    """Tasks per second that ended lately, None where fewer than two did."""
+    lately = (
+        select(tasks.c.finished_at)
+        .where(tasks.c.finished_at.is_not(None), tasks.c.finished_at > now - RATE_WINDOW_S)
+        .order_by(tasks.c.finished_at.desc())
+        .limit(RATE_SAMPLE)
+        .subquery()
+    )
+    count, since = connection.execute(select(func.count(), func.min(lately.c.finished_at))).one()
+    return None if count < _RATE_LEAST or since >= now else count / (now - since)
 
 
 def queue_position(connection: Connection, task_id: str, now: float, at_most: int | None) -> int | None:

@@ -141,6 +141,8 @@ class Created:
 
     task: TaskRecord
     replayed: bool
+    deferred: bool = False
+    """It was accepted beyond the limit up to which tasks are taken for soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,12 +95,44 @@ class SqlStore(Store):
 
     # -- callers ----------------------------------------------------------------------------------------------
     async def acreate(
-        self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None
+        self,
+        new: NewTask,
+        key: IdempotencyKey | None = None,
+        *,
+        max_waiting: int | None = None,
+        max_waiting_per_client: int | None = None,
+        defer_above: int | None = None,
     ) -> Created:
-        return await self._awrite(lambda tx: creation.create(tx, new, key, max_waiting))
+        return await self._awrite(
+            partial(
+                creation.create,
+                new=new,
+                key=key,
+                max_waiting=max_waiting,
+                max_waiting_per_client=max_waiting_per_client,
+                defer_above=defer_above,
+            )
+        )
 
-    def create(self, new: NewTask, key: IdempotencyKey | None = None, *, max_waiting: int | None = None) -> Created:
-        return self._write(lambda tx: creation.create(tx, new, key, max_waiting))
+    def create(
+        self,
+        new: NewTask,
+        key: IdempotencyKey | None = None,
+        *,
+        max_waiting: int | None = None,
+        max_waiting_per_client: int | None = None,
+        defer_above: int | None = None,
+    ) -> Created:
+        return self._write(
+            partial(
+                creation.create,
+                new=new,
+                key=key,
+                max_waiting=max_waiting,
+                max_waiting_per_client=max_waiting_per_client,
+                defer_above=defer_above,
+            )
+        )
 
     async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
         return await self._aread(lambda connection: reads.find_replay(connection, key, self._clock()))
@@ -119,6 +151,12 @@ class SqlStore(Store):
 
     async def aqueue(self) -> QueueStats:
         return await self._aread(lambda connection: reads.queue(connection, self._clock()))
+
+    async def apaused(self) -> bool:
+        return await self._aread(reads.paused)
+
+    async def afinish_rate(self) -> float | None:
+        return await self._aread(lambda connection: reads.finish_rate(connection, self._clock()))
 
     async def aqueue_position(self, task: TaskRecord, *, at_most: int | None = None) -> int | None:
         return await self._aread(lambda connection: reads.queue_position(connection, task.id, self._clock(), at_most))

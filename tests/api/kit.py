@@ -67,13 +67,17 @@ class StandInPool:
 
     def __init__(self) -> None:
         self.live: dict[str, LiveProgress] = {}
-        self.view: list[SlotView] = []
+        self.view: list[SlotView] = [SlotView("cpu0", "idle", "cpu")]
+        self.stopping = False
 
     def progress(self, task_id: str) -> LiveProgress | None:
         return self.live.get(task_id)
 
     def slots(self) -> list[SlotView]:
         return self.view
+
+    def draining(self) -> bool:
+        return self.stopping
 
 
 class Catalogue:

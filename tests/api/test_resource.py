@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.ports import LiveProgress
-from app.api.resource import retry_after, rfc3339, task_resource, wait_reason
+from app.api.resource import Holds, Wait, retry_after, rfc3339, task_resource, waiting
 from app.store.records import Artifact, AttemptRecord, InputRef, TaskRecord
 from app.tasks.status import Status
 
@@ -34,7 +34,7 @@ OUTPUT = Artifact("results/x.mp4", "1" * 64, 10, 1.0, 64, 48, 25.0, 25)
         ({"not_before": NOW - 30}, "slot", 2),
         ({"status": Status.RUNNING}, None, 2),
         ({"status": Status.RUNNING, "cancel_requested_at": NOW}, "cancelling", 2),
-        ({"status": Status.RETRY_WAIT, "retry_at": NOW + 7.2}, "backoff", 8),
+        ({"status": Status.RETRY_WAIT, "retry_at": NOW + 7.2}, "retry_backoff", 8),
         ({"status": Status.RETRY_WAIT, "retry_at": NOW - 1}, "slot", 1),
         ({"status": Status.REVIEW}, "review", 2),
         ({"status": Status.SUCCEEDED, "output": OUTPUT, "cancel_requested_at": NOW}, None, None),
@@ -46,8 +46,29 @@ def test_why_it_waits_and_when_to_ask_again(
     changes: dict[str, object], reason: str | None, seconds: int | None
 ) -> None:
     task = replace(TASK, **changes)  # type: ignore[arg-type]
-    assert wait_reason(task, NOW) == reason
+    assert waiting(task, NOW, Holds()).reason == reason
     assert retry_after(task, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("holds", "reason"),
+    [
+        (Holds(), "slot"),
+        (Holds(no_ready_slot=True), "no_ready_slot"),
+        (Holds(paused=True, no_ready_slot=True), "paused"),
+        (Holds(draining=True, paused=True, no_ready_slot=True), "draining"),
+    ],
+)
+def test_what_holds_the_queue_is_told_of_those_whose_turn_it_could_be(holds: Holds, reason: str) -> None:  # R0.13
+    assert waiting(TASK, NOW, holds) == Wait(reason)
+    due = replace(TASK, status=Status.RETRY_WAIT, retry_at=NOW - 1, retry_reason="GPU_OOM")
+    assert waiting(due, NOW, holds) == Wait(reason)
+    later = replace(due, retry_at=NOW + 4)
+    assert waiting(later, NOW, holds) == Wait("retry_backoff", NOW + 4, "GPU_OOM")
+    assert waiting(replace(TASK, not_before=NOW + 4), NOW, holds) == Wait("scheduled", NOW + 4)
+    assert waiting(replace(TASK, cancel_requested_at=NOW), NOW, holds) == Wait("cancelling")
+    for status in (Status.RUNNING, Status.SUCCEEDED, Status.FAILED):
+        assert waiting(replace(TASK, status=status), NOW, holds) == Wait()
 
 
 @given(

@@ -14,7 +14,8 @@ from app.api.ports import LiveProgress
 from tests.api.kit import Api, problem
 
 FIELDS = {
-    "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "attempts", "served_by", "degraded",
+    "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "wait_until",
+    "wait_cause", "attempts", "served_by", "degraded",
     "quality", "error", "output", "links", "retry_of", "created_at", "started_at", "finished_at", "metadata",
 }  # fmt: skip
 LATER = "2100-01-01T00:00:00Z"
@@ -99,7 +100,9 @@ class TestGet:
         claim = api.start(task_id)
         api.store.end_attempt(claim, "retry", error=error, retry_at=time.time() + 20, backoff_ms=20_000)
         answer = get(api, task_id)
-        assert (answer.json()["status"], answer.json()["wait_reason"]) == ("RETRY_WAIT", "backoff")
+        task = answer.json()
+        assert (task["status"], task["wait_reason"], task["wait_cause"]) == ("RETRY_WAIT", "retry_backoff", "GPU_OOM")
+        assert task["created_at"] < task["wait_until"]
         assert 15 <= int(answer.headers["retry-after"]) <= 20
 
 

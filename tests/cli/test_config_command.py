@@ -69,6 +69,7 @@ def test_plain_output_has_a_line_for_each_setting() -> None:
     [
         (["--port", "70000"], {}, ["port", "flag"]),
         ([], {"GREENROOM_SLOTS": "many"}, ["slots", "GREENROOM_SLOTS"]),
+        ([], {"GREENROOM_SATURATION": "cached"}, ["saturation", "GREENROOM_SATURATION", "result cache"]),  # R3.9
         (["--config", "none.toml"], {}, ["none.toml"]),
         (["--set", "colour=red"], {}, ["colour"]),
         (["--set", "colour"], {}, ["NAME=VALUE"]),

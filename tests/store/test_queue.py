@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from app.store.interface import Store
+from app.store.interface import ClientQueueFull, QueueFull, Store
 from app.store.records import EventRecord, TaskRecord, UploadRecord
 from app.tasks.status import Status
-from tests.store.kit import ERROR, START, Clock, blob, create, must_claim, must_get, run, sha, succeed
+from tests.store.conftest import StoreFactory
+from tests.store.kit import (
+    ERROR,
+    START,
+    Clock,
+    assert_consistent,
+    blob,
+    claim,
+    create,
+    key,
+    must_claim,
+    must_get,
+    new_task,
+    run,
+    sha,
+    succeed,
+)
 
 
 def position(store: Store, task: TaskRecord) -> int | None:
@@ -116,6 +132,63 @@ def test_listeners_hear_each_event_once_after_it_can_be_read(store: Store) -> No
     store.ping()  # the writer has called the listeners of all earlier commits
     assert missing == []
     assert heard == store.events(None)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+def test_a_client_has_a_limit_of_its_own(store: Store) -> None:  # R0.13
+    one = store.create(new_task(client="a", priority=9), max_waiting_per_client=2).task
+    store.create(new_task(client="a", not_before=START + 100), max_waiting_per_client=2)
+    with pytest.raises(ClientQueueFull) as full:
+        store.create(new_task(client="a"), max_waiting_per_client=2)
+    assert (full.value.client, full.value.limit, full.value.waiting) == ("a", 2, 2)
+    store.create(new_task(client="b"), max_waiting_per_client=2)
+    held = must_claim(store)
+    assert held.task.id == one.id
+    store.create(new_task(client="a"), key("k"), max_waiting_per_client=2)
+    store.end_attempt(held, "retry", error=ERROR, retry_at=START + 50)  # what waits for its retry waits, too
+    with pytest.raises(ClientQueueFull):
+        store.create(new_task(client="a"), max_waiting_per_client=3)
+    assert store.create(new_task(client="a"), key("k"), max_waiting_per_client=2).replayed
+    store.cancel(one.id)
+    store.create(new_task(client="a"), max_waiting_per_client=3)
+    assert_consistent(store)
+
+
+def test_beyond_a_first_limit_a_task_is_deferred(store: Store) -> None:  # R3.9
+    assert not store.create(new_task(), key("k"), max_waiting=2, defer_above=1).deferred
+    assert store.create(new_task(), max_waiting=2, defer_above=1).deferred
+    assert not store.create(new_task(), key("k"), max_waiting=2, defer_above=1).deferred
+    with pytest.raises(QueueFull):
+        store.create(new_task(), max_waiting=2, defer_above=1)
+
+
+def test_the_pace_is_that_of_the_tasks_that_ended_lately(store: Store, clock: Clock) -> None:
+    assert run(store.afinish_rate()) is None
+    for _ in range(5):
+        create(store)
+        clock.advance(2)
+        succeed(store, must_claim(store))
+    clock.advance(2)
+    assert run(store.afinish_rate()) == pytest.approx(0.5)
+    clock.advance(285)
+    assert run(store.afinish_rate()) == pytest.approx(5 / 295)
+    clock.advance(1000)
+    assert run(store.afinish_rate()) is None
+
+
+def test_a_pause_outlives_the_service(store_factory: StoreFactory, clock: Clock) -> None:  # R0.13
+    first = store_factory(clock)
+    create(first)
+    first.set_paused(True)
+    first.close()
+    second = store_factory(clock)
+    assert run(second.apaused())
+    assert claim(second) is None
+    second.set_paused(False)
+    second.close()
+    third = store_factory(clock)
+    assert not run(third.apaused())
+    must_claim(third)
 
 
 # -- uploads --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.accepted import ACCEPTED, HEADERS, accepted
 from app.api.answering import problems
+from app.api.holding import Holding
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
 from app.api.resource import TaskResource
@@ -40,7 +41,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
+def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["tasks"])
 
@@ -54,7 +55,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
         openapi_extra={"requestBody": _BODY, "parameters": HEADERS},
     )
     async def generate(request: Request) -> Response:
-        return await accepted(request, await submit(request, deps), deps, waiters)
+        return await accepted(request, await submit(request, deps), deps, waiters, holding)
 
     return routes
 

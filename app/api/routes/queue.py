@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.api.answering import json_response, problems
+from app.api.holding import Holding
 from app.api.ports import ApiDependencies
 from app.api.resource import rfc3339
 
@@ -32,11 +33,15 @@ class QueueResource(BaseModel):
     scheduled: int
     oldest_runnable_age_s: float | None
     paused: bool
+    draining: bool
     limit: int | None
+    limit_deferred: int | None
+    """Up to here tasks are still accepted, for later; null where the first limit is the last."""
+    limit_per_client: int | None
     slots: list[SlotResource]
 
 
-def router(deps: ApiDependencies) -> APIRouter:
+def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["queue"])
 
@@ -49,12 +54,12 @@ def router(deps: ApiDependencies) -> APIRouter:
         responses=problems(),
     )  # fmt: skip
     async def pause() -> Response:
-        await deps.store.aset_paused(True)
+        await holding.set_paused(True)
         return json_response(await _resource(deps))
 
     @routes.post("/queue/resume", response_model=QueueResource, summary="Start tasks again", responses=problems())
     async def resume() -> Response:
-        await deps.store.aset_paused(False)
+        await holding.set_paused(False)
         return json_response(await _resource(deps))
 
     return routes
@@ -62,7 +67,7 @@ def router(deps: ApiDependencies) -> APIRouter:
 
 async def _resource(deps: ApiDependencies) -> QueueResource:
     stats = await deps.store.aqueue()
-    oldest = stats.oldest_runnable_at
+    oldest, soft = stats.oldest_runnable_at, deps.settings.max_waiting
     slots = [
         SlotResource(**(asdict(slot) | {"since": None if slot.since is None else rfc3339(slot.since)}))
         for slot in deps.pool.slots()
@@ -73,6 +78,9 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         scheduled=stats.scheduled,
         oldest_runnable_age_s=None if oldest is None else round(max(deps.clock() - oldest, 0.0), 3),
         paused=stats.paused,
-        limit=deps.settings.max_waiting,
+        draining=deps.pool.draining(),
+        limit=soft,
+        limit_deferred=soft + deps.settings.max_deferred if soft is not None and deps.settings.max_deferred else None,
+        limit_per_client=deps.settings.max_waiting_per_client,
         slots=slots,
     )

@@ -12,6 +12,7 @@ from app.api import retrying
 from app.api.accepted import ACCEPTED, HEADERS, accepted
 from app.api.answering import json_response, not_found, problems, task_response
 from app.api.errors import invalid_request
+from app.api.holding import Holding
 from app.api.models import TaskQuery
 from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problems import FieldError, ProblemCode
@@ -54,7 +55,7 @@ async def load(deps: ApiDependencies, task_id: str) -> TaskRecord:
     return task
 
 
-def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
+def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["tasks"])
 
@@ -73,7 +74,8 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
             text = "The cursor is not one of `links.next`."
             raise invalid_request([FieldError("cursor", ProblemCode.REQUEST_INVALID, "cursor", text)]) from None
         now = deps.clock()
-        shown = [task_resource(t, now=now, live=_live(deps, t), with_attempts=False) for t in page.tasks]
+        holds = await holding.now()
+        shown = [task_resource(t, now=now, live=_live(deps, t), holds=holds, with_attempts=False) for t in page.tasks]
         return json_response(TaskPage(tasks=shown, links=PageLinks(next=_next(query, page.next_cursor))))
 
     @routes.get(
@@ -94,7 +96,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
             found = await load(deps, task_id)
         if found.status.is_terminal and request.headers.get("if-none-match") == f'"{found.last_event_id}"':
             return Response(status_code=304, headers={"ETag": f'"{found.last_event_id}"'})
-        return task_response(found, deps, queue_position=await _position(deps, found))
+        return task_response(found, deps, holds=await holding.now(), queue_position=await _position(deps, found))
 
     @routes.post(
         "/tasks/{task_id}/cancel", status_code=202, response_model=CancelAnswer, summary="Cancel a task",
@@ -121,7 +123,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
     async def retry(request: Request, task_id: str) -> Response:
         if len(task_id) > MAX_ID:
             raise not_found(task_id)
-        return await accepted(request, await retrying.retry(request, task_id, deps), deps, waiters)
+        return await accepted(request, await retrying.retry(request, task_id, deps), deps, waiters, holding)
 
     return routes
 

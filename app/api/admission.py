@@ -1,0 +1,77 @@
+"""Who may still queue up: the limits of the queue and of each client, and what a refused one is told.
+
+A client is who it says it is in `X-Client-Id`, else the address that it comes from. Nothing is proven by that: the
+limit keeps honest clients from crowding each other out, and is no protection against others.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from starlette.requests import Request
+
+from app.api.errors import invalid_request
+from app.api.ports import ApiDependencies
+from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.store.interface import ClientQueueFull, QueueFull
+from app.store.records import Created, IdempotencyKey, NewTask
+
+CLIENT_HEADER = "X-Client-Id"
+_CLIENT = re.compile(r"[\x21-\x7e]{1,64}")
+_UNKNOWN_S, _MOST_S, _DEFERRED_MOST_S = 10, 300, 3600
+"""Seconds to ask again after: where nothing has ended lately, at most, and at most for a deferred task."""
+
+
+def client_of(request: Request) -> str:
+    """Whose request this is. Raises REQUEST_INVALID for a name that is none."""
+    given = request.headers.get(CLIENT_HEADER)
+    if given is None:
+        return "" if request.client is None else request.client.host
+    if not _CLIENT.fullmatch(given):
+        text = "Use 1 to 64 visible ASCII characters."
+        raise invalid_request([FieldError(CLIENT_HEADER, ProblemCode.REQUEST_INVALID, "format", text)])
+    return given
+
+
+async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies) -> Created:
+    """Write the task if the limits let it in. Raises QUEUE_FULL and CLIENT_QUEUE_FULL, and as `Store.acreate`."""
+    settings = deps.settings
+    soft, more = settings.max_waiting, settings.max_deferred
+    try:
+        return await deps.store.acreate(
+            new,
+            key,
+            max_waiting=None if soft is None else soft + more,
+            max_waiting_per_client=settings.max_waiting_per_client,
+            defer_above=soft if more else None,
+        )
+    except QueueFull as full:
+        raise ProblemError(
+            ProblemCode.QUEUE_FULL,
+            f"The limit of {full.limit} waiting tasks is reached.",
+            headers={"Retry-After": str(await seconds_for(1, deps))},
+            limit=full.limit,
+        ) from None
+    except ClientQueueFull as full:
+        # Of all that leave the queue, about every (waiting / limit)-th is one of this client's.
+        seconds = await seconds_for(full.waiting / full.limit, deps)
+        raise ProblemError(
+            ProblemCode.CLIENT_QUEUE_FULL,
+            f"The client {full.client!r} has reached its limit of {full.limit} waiting tasks.",
+            headers={"Retry-After": str(seconds)},
+            limit=full.limit,
+            client=full.client,
+        ) from None
+
+
+async def deferred_headers(deps: ApiDependencies) -> dict[str, str]:
+    """What the answer for a deferred task says besides: that it is one, and when asking for it pays."""
+    seconds = await seconds_for(deps.settings.max_waiting or 1, deps, most=_DEFERRED_MOST_S)
+    return {"Task-Deferred": "true", "Retry-After": str(seconds)}
+
+
+async def seconds_for(tasks: float, deps: ApiDependencies, *, most: int = _MOST_S) -> int:
+    """How long so many tasks take at the pace at which tasks ended lately."""
+    rate = await deps.store.afinish_rate()
+    return _UNKNOWN_S if rate is None else min(max(math.ceil(tasks / rate), 1), most)

@@ -1,0 +1,37 @@
+"""What holds the whole queue here, so that a waiting task can say why it waits."""
+
+from __future__ import annotations
+
+import time
+
+from app.api.ports import READY_STATES, ApiDependencies
+from app.api.resource import Holds
+
+FRESH_S = 0.25
+"""How old the word of the database may be: answers to submissions should not pay for a read each."""
+
+
+class Holding:
+    """Reads what holds the queue. For one event loop."""
+
+    def __init__(self, deps: ApiDependencies) -> None:
+        self._deps = deps
+        self._paused = False
+        self._read_at = float("-inf")
+
+    async def now(self) -> Holds:
+        """The holds now. A pause by another process shows after `FRESH_S`."""
+        if time.monotonic() - self._read_at >= FRESH_S:
+            self._paused = await self._deps.store.apaused()
+            self._read_at = time.monotonic()
+        slots = self._deps.pool.slots()
+        return Holds(
+            draining=self._deps.pool.draining(),
+            paused=self._paused,
+            no_ready_slot=not any(slot.state in READY_STATES for slot in slots),
+        )
+
+    async def set_paused(self, paused: bool) -> None:
+        """Pause or resume the queue."""
+        await self._deps.store.aset_paused(paused)
+        self._paused, self._read_at = paused, time.monotonic()
