@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path("greenroom-data")
+    disk_low_bytes: Annotated[int, Field(ge=0)] = Field(
+        1024**3, description="With less free below `data_dir` nothing new is taken in. 0: never."
+    )
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -26,6 +26,7 @@ import uvloop
 
 from app.api.app import create_app
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
+from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor
 from app.config import Settings
 from app.health.clocks import Limits
@@ -67,10 +68,11 @@ _HTTP_GRACE_S = 5
 class _Live:
     """What the API and the metrics may see of the pool: reads memory only."""
 
-    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore, disk: DiskWatch) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
         self._store = store
+        self._disk = disk
 
     def progress(self, task_id: str) -> LiveProgress | None:
         attempt = self._dispatcher.attempt_of(task_id)
@@ -101,6 +103,9 @@ class _Live:
             since=slot.since,
         )
 
+    def disk_free_bytes(self) -> int | None:
+        return self._disk.free()
+
     def queue(self) -> QueueStats:
         return self._store.queue()
 
@@ -128,10 +133,11 @@ class _Catalogue:
 class _Readiness:
     """Ready: the database answers, a slot can take work, and we are not on our way out."""
 
-    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher, disk: DiskWatch) -> None:
         self._store = store
         self._pool = pool
         self._dispatcher = dispatcher
+        self._disk = disk
 
     def check(self) -> tuple[bool, dict[str, Any]]:
         database = "ok"
@@ -145,7 +151,9 @@ class _Readiness:
         if failures:
             slots["failures"] = failures
         ok = database == "ok" and ready > 0 and not self._dispatcher.draining
-        return ok, {"database": database, "slots": slots, "draining": self._dispatcher.draining}
+        # A low disk is told and is no reason to send callers away: results can still be fetched, and tasks finish.
+        disk = f"low: {self._disk.free()} of {self._disk.low_bytes} bytes free" if self._disk.is_low() else "ok"
+        return ok, {"database": database, "slots": slots, "disk": disk, "draining": self._dispatcher.draining}
 
 
 class Service:
@@ -160,6 +168,7 @@ class Service:
         self.node = Node(self.data_dir)
         self.metrics = Metrics()
         self.store = open_store(self.data_dir / DATABASE)
+        self.disk = DiskWatch(self.data_dir, settings.disk_low_bytes)
         self.blobs = BlobStore(self.data_dir / "blobs")
         self._attempts_dir = self.data_dir / ATTEMPTS / self.node.id
         self._attempts_dir.mkdir(parents=True, exist_ok=True)
@@ -212,7 +221,7 @@ class Service:
             interval_s=_JANITOR_S,
         )
         self.store.subscribe(self._count_finished)
-        live = _Live(self.dispatcher, self.pool, self.store)
+        live = _Live(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
@@ -226,7 +235,7 @@ class Service:
                 intake=self.intake,
                 pool=live,
                 renderers=_Catalogue([tier, *([REHEARSAL] if settings.rehearsals and tier != REHEARSAL else [])]),
-                readiness=_Readiness(self.store, self.pool, self.dispatcher),
+                readiness=_Readiness(self.store, self.pool, self.dispatcher, self.disk),
                 settings=ApiSettings(
                     data_dir=self.data_dir,
                     default_renderer=tier,
@@ -240,6 +249,7 @@ class Service:
                 ),
                 render_metrics=self.metrics.render,
                 observe_request=self.metrics.observe_request,
+                disk=self.disk,
             )
         )
 

@@ -18,6 +18,7 @@ from app.store.interface import ClientQueueFull, QueueFull
 from app.store.records import Created, IdempotencyKey, NewTask
 
 CLIENT_HEADER = "X-Client-Id"
+_DISK_RETRY_AFTER_S = 60
 _CLIENT = re.compile(r"[\x21-\x7e]{1,64}")
 _UNKNOWN_S, _MOST_S, _DEFERRED_MOST_S = 10, 300, 3600
 """Seconds to ask again after: where nothing has ended lately, at most, and at most for a deferred task."""
@@ -32,6 +33,19 @@ def client_of(request: Request) -> str:
         text = "Use 1 to 64 visible ASCII characters."
         raise invalid_request([FieldError(CLIENT_HEADER, ProblemCode.REQUEST_INVALID, "format", text)])
     return given
+
+
+def require_room(deps: ApiDependencies) -> None:
+    """Raise DISK_LOW below the watermark of the disk. Call it before anything is written."""
+    if deps.disk.is_low():
+        free, limit = deps.disk.free(), deps.disk.low_bytes
+        raise ProblemError(
+            ProblemCode.DISK_LOW,
+            f"{free} bytes are free, less than the {limit} that are kept for what was accepted.",
+            headers={"Retry-After": str(_DISK_RETRY_AFTER_S)},
+            free_bytes=free,
+            limit=limit,
+        )
 
 
 async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies) -> Created:

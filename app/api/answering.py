@@ -55,7 +55,11 @@ def problems(*statuses: int) -> Responses:
 
 
 def _words(status: int, by_status: dict[int, list[str]]) -> str:
-    known = {413: "INPUT_TOO_LARGE, REQUEST_TOO_LARGE", 507: "DISK_FULL", 422: "REQUEST_INVALID, INPUT_*, ..."}
+    known = {
+        413: "INPUT_TOO_LARGE, REQUEST_TOO_LARGE",
+        507: "DISK_FULL, DISK_LOW",
+        422: "REQUEST_INVALID, INPUT_*, ...",
+    }
     return known.get(status) or ", ".join(by_status.get(status, ["see `code`"]))
 
 

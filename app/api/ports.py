@@ -56,6 +56,20 @@ class LivePool(Protocol):
         """Whether no task is started here any more, since the service stops."""
 
 
+class DiskSpace(Protocol):
+    """The disk that inputs and results go to. Both calls may be made as often as one likes."""
+
+    @property
+    def low_bytes(self) -> int:
+        """The watermark."""
+
+    def free(self) -> int | None:
+        """Free bytes; None where the disk does not tell."""
+
+    def is_low(self) -> bool:
+        """Whether less than the watermark is free."""
+
+
 class RendererCatalogue(Protocol):
     """The renderers that requests may name, without importing one."""
 
@@ -123,6 +137,18 @@ def _unobserved(method: str, route: str, status: int, seconds: float) -> None:  
     return None
 
 
+class _Boundless:
+    """A disk that nobody watches."""
+
+    low_bytes = 0
+
+    def free(self) -> int | None:
+        return None
+
+    def is_low(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class ApiDependencies:
     """Everything that `create_app` needs."""
@@ -136,4 +162,5 @@ class ApiDependencies:
     render_metrics: Callable[[], tuple[bytes, str]] = _no_metrics
     """The metrics page and its content type."""
     observe_request: RequestObserver = field(default=_unobserved)
+    disk: DiskSpace = field(default_factory=_Boundless)
     clock: Callable[[], float] = time.time

@@ -41,6 +41,7 @@ class ProblemCode(StrEnum):
     RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
     QUEUE_FULL = "QUEUE_FULL"
     CLIENT_QUEUE_FULL = "CLIENT_QUEUE_FULL"
+    DISK_LOW = "DISK_LOW"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     CLIENT_DISCONNECTED = "CLIENT_DISCONNECTED"
     NOT_FOUND = "NOT_FOUND"
@@ -103,6 +104,12 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.QUEUE_FULL: ProblemRow(429, "The queue is full", "Send it again after Retry-After seconds.", True),
     _P.CLIENT_QUEUE_FULL: ProblemRow(
         429, "This client has too many waiting tasks", "Send it again after Retry-After seconds.", True
+    ),
+    _P.DISK_LOW: ProblemRow(
+        507,
+        "The disk is nearly full",
+        "Nothing new is taken in until there is room; send it again later, or have the operator make room.",
+        True,
     ),
     _P.STORE_UNAVAILABLE: ProblemRow(
         503, "The database cannot be used now", "Nothing was written; send it again after Retry-After seconds.", True

@@ -6,7 +6,7 @@ import hashlib
 
 from starlette.requests import Request
 
-from app.api.admission import admit, client_of
+from app.api.admission import admit, client_of, require_room
 from app.api.answering import not_found
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
@@ -34,6 +34,7 @@ async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Create
     if failed.renderer is not None and failed.renderer not in deps.renderers.names():
         text = f"There is no renderer {failed.renderer!r} any more."
         raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text)])
+    require_room(deps)
     _keep_inputs(failed, deps)
     trace_id = request.scope["state"]["trace_id"]
     again = same_order(failed, now=deps.clock(), client=client, trace_id=trace_id)

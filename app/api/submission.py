@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from app.api.admission import admit, client_of
+from app.api.admission import admit, client_of, require_room
 from app.api.body import declared_length, parse_object, read_limited
 from app.api.errors import field_errors, invalid_request
 from app.api.models import GenerateRequest, json_bytes
@@ -65,6 +65,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         replayed = await deps.store.afind_replay(remembered)
         if replayed is not None:
             return Created(replayed, replayed=True)
+    require_room(deps)
     source, audio = await deps.intake.resolve(
         submission.input("source"), submission.input("audio"), source_kinds=deps.renderers.sources(renderer)
     )
@@ -105,6 +106,7 @@ async def read_submission(request: Request, deps: ApiDependencies) -> Submission
 
 
 async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependencies) -> Submission:
+    require_room(deps)
     settings = deps.settings
     limit = len(INPUT_FIELDS) * settings.max_upload_bytes + settings.max_json_bytes + _FORM_OVERHEAD
     if (declared_length(request) or 0) > limit:

@@ -39,6 +39,9 @@ class StateSource(Protocol):
     def slot_states(self) -> Mapping[str, int]:
         """How many slots are in each state; every possible state is a key."""
 
+    def disk_free_bytes(self) -> int | None:
+        """Free bytes of the disk below the data directory; None where it does not tell."""
+
 
 class _StateCollector(Collector):
     def __init__(self, source: StateSource) -> None:
@@ -49,6 +52,9 @@ class _StateCollector(Collector):
         for state, count in self._source.slot_states().items():
             slots.add_metric([state], count)
         yield slots
+        free = self._source.disk_free_bytes()
+        if free is not None:
+            yield GaugeMetricFamily("greenroom_disk_free_bytes", "Free bytes below the data directory.", value=free)
         # A database that does not answer must not take the metrics of everything else away.
         try:
             queue = self._source.queue()

@@ -80,6 +80,21 @@ class StandInPool:
         return self.stopping
 
 
+class StandInDisk:
+    """A disk with as much room as a test says."""
+
+    low_bytes = 1000
+
+    def __init__(self) -> None:
+        self.room: int | None = 5000
+
+    def free(self) -> int | None:
+        return self.room
+
+    def is_low(self) -> bool:
+        return self.room is not None and self.room < self.low_bytes
+
+
 class Catalogue:
     """The real renderers' options."""
 
@@ -131,6 +146,7 @@ class Api:
     blobs: BlobStore
     pool: StandInPool
     readiness: StandInReadiness
+    disk: StandInDisk
     data_dir: Path
     app: Any
     observed: Observed
@@ -243,7 +259,7 @@ class ApiFactory:
                 FetchLimits(read_s=1, total_s=5),
             ),
         )
-        pool, readiness = StandInPool(), StandInReadiness()
+        pool, readiness, disk = StandInPool(), StandInReadiness(), StandInDisk()
         observed = Observed()
         deps = ApiDependencies(
             store=store,
@@ -254,6 +270,7 @@ class ApiFactory:
             settings=ApiSettings(data_dir, **settings),
             render_metrics=lambda: (b"greenroom_up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
             observe_request=observed,
+            disk=disk,
         )
         app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))
@@ -261,7 +278,7 @@ class ApiFactory:
         port = self._loop.run(_port_of(server))
         url = f"http://127.0.0.1:{port}"
         client = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=False)
-        api = Api(url, client, store, blobs, pool, readiness, data_dir, app, observed, self._media)
+        api = Api(url, client, store, blobs, pool, readiness, disk, data_dir, app, observed, self._media)
 
         async def stop() -> None:
             app.state.waiters.close()

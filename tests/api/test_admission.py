@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.api.ports import SlotView
-from tests.api.kit import Api, problem
+from tests.api.kit import Api, as_part, multipart, problem
 
 
 def get(api: Api, task_id: str) -> dict[str, Any]:
@@ -123,3 +123,29 @@ class TestWhyItWaits:
         api.client.post("/queue/resume")
         task = get(api, task_id)
         assert (task["wait_reason"], task["wait_until"], task["wait_cause"]) == ("slot", None, None)
+
+
+class TestDisk:
+    def test_below_the_watermark_nothing_new_is_taken_in(self, api: Api) -> None:  # R3.12
+        inputs, headers = api.inputs(), {"Idempotency-Key": "k"}
+        first = api.client.post("/generate", json=inputs, headers=headers).json()["id"]
+        api.fail(api.start(first))
+        blobs = sorted(api.blobs.path("0" * 64).parent.parent.rglob("*"))
+        api.disk.room = 999
+        form, form_headers = multipart([("source", "x.png", b"x"), ("audio", "x.wav", b"x"), as_part({})])
+        for refused in (
+            api.client.post("/uploads", content=b"x", params={"name": "x"}),
+            api.client.post("/generate", json=inputs),
+            api.client.post("/generate", content=form, headers=form_headers),
+            api.client.post(f"/tasks/{first}/retry"),
+        ):
+            body = problem(refused, 507, "DISK_LOW")
+            assert (body["free_bytes"], body["limit"], body["retryable"]) == (999, 1000, True)
+            assert int(refused.headers["retry-after"]) >= 1
+        assert sorted(api.blobs.path("0" * 64).parent.parent.rglob("*")) == blobs
+        again = api.client.post("/generate", json=inputs, headers=headers)
+        assert (again.status_code, again.json()["id"]) == (202, first), "a repeat needs no room"
+        assert api.client.get("/queue").json()["disk"] == {"low": True, "free_bytes": 999, "limit": 1000}
+        api.disk.room = 1000
+        assert api.client.post("/generate", json=inputs).status_code == 202
+        assert api.client.get("/queue").json()["disk"]["low"] is False

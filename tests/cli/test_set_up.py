@@ -103,7 +103,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     families = {family.name + ("_total" if family.type == "counter" else "") for family in Metrics().registry.collect()}
     own = {name for name in families if name.startswith("greenroom_")}
     scraped = {"greenroom_slots", "greenroom_store_up", "greenroom_tasks", "greenroom_queue_depth"}
-    scraped |= {"greenroom_queue_oldest_age_seconds", "greenroom_queue_paused"}
+    scraped |= {"greenroom_queue_oldest_age_seconds", "greenroom_queue_paused", "greenroom_disk_free_bytes"}
     assert told == own | scraped
 
 

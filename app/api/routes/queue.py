@@ -25,6 +25,14 @@ class SlotResource(BaseModel):
     since: str | None
 
 
+class DiskResource(BaseModel):
+    """The disk that inputs and results go to; while it is `low`, nothing new is taken in."""
+
+    low: bool
+    free_bytes: int | None
+    limit: int
+
+
 class QueueResource(BaseModel):
     """The queue now. `runnable` tasks could start this moment, `scheduled` ones wait for their time."""
 
@@ -38,6 +46,7 @@ class QueueResource(BaseModel):
     limit_deferred: int | None
     """Up to here tasks are still accepted, for later; null where the first limit is the last."""
     limit_per_client: int | None
+    disk: DiskResource
     slots: list[SlotResource]
 
 
@@ -82,5 +91,6 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         limit=soft,
         limit_deferred=soft + deps.settings.max_deferred if soft is not None and deps.settings.max_deferred else None,
         limit_per_client=deps.settings.max_waiting_per_client,
+        disk=DiskResource(low=deps.disk.is_low(), free_bytes=deps.disk.free(), limit=deps.disk.low_bytes),
         slots=slots,
     )

@@ -117,7 +117,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         summary="Try a failed task again, as a new task",
         description="What has ended never changes: a new task with the same inputs and options is made. It names this "
         "one in `retry_of`, and `links.retries` of this one lists it.",
-        responses=problems(400, 404, 409, 410, 422, 429) | {202: ACCEPTED},
+        responses=problems(400, 404, 409, 410, 422, 429, 507) | {202: ACCEPTED},
         openapi_extra={"parameters": HEADERS},
     )  # fmt: skip
     async def retry(request: Request, task_id: str) -> Response:

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
+from app.api.admission import require_room
 from app.api.answering import json_response, problems
 from app.api.body import declared_length, pieces
 from app.api.errors import invalid_request
@@ -79,6 +80,7 @@ def router(deps: ApiDependencies) -> APIRouter:
         request: Request,
         name: Annotated[str | None, Query(max_length=1024, description="File name, if no header tells it.")] = None,
     ) -> Response:
+        require_room(deps)
         received = await _receive(request, name, deps)
         now = deps.clock()
         record = UploadRecord(
