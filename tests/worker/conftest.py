@@ -70,7 +70,7 @@ class Bench:
         self.settings = AttemptSettings(
             tier=renderer,
             renderer=renderer,
-            lease_s=30.0,
+            lease_s=numbers.get("lease_s", 30.0),
             health_interval_s=numbers.get("health_interval_s", 5.0),
             limits=Limits(3, {phase.value: numbers.get("phase_s", 60.0) for phase in Phase}),
             cancel_grace_s=numbers.get("cancel_grace_s", 2.0),
@@ -78,7 +78,7 @@ class Bench:
         )
         settler = Settler(
             store, data_dir=folder, tier=renderer, max_retries=3, backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
-            patience_s=5.0, budget=RetryBudget(),
+            patience_s=numbers.get("patience_s", 5.0), budget=RetryBudget(),
         )  # fmt: skip
 
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
@@ -88,7 +88,9 @@ class Bench:
                 count_oom_kills=lambda: self.oom_kills, on_done=done,
             )  # fmt: skip
 
-        self.dispatcher = Dispatcher(store, self.pool, ClaimTerms("node-a", 30.0, renderer), make, self._discard)
+        self.dispatcher = Dispatcher(
+            store, self.pool, ClaimTerms("node-a", self.settings.lease_s, renderer), make, self._discard
+        )
 
     def _discard(self, task_id: str, attempt: int) -> None:
         discard(task_id, attempt, self.folder)
@@ -181,8 +183,8 @@ def submit(store: SqlStore, audio: InputRef) -> Callable[..., str]:
     """Queues a rehearsal with the given options; returns the task id."""
     import asyncio
 
-    def queue(*, deadline_at: float | None = None, **options: Any) -> str:
-        new = NewTask(source=audio, audio=audio, options=options, deadline_at=deadline_at)
+    def queue(*, deadline_at: float | None = None, not_before: float | None = None, **options: Any) -> str:
+        new = NewTask(source=audio, audio=audio, options=options, deadline_at=deadline_at, not_before=not_before)
         return asyncio.run(store.acreate(new)).task.id
 
     return queue

@@ -1,0 +1,39 @@
+"""Tests of the tests: with a safety switched off, the suites that watch over it must fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = "tests/store/test_claims.py"
+HISTORIES = "tests/store/test_machine.py::test_a_long_busy_history_agrees_with_the_model"
+LATE = "tests/faults/test_store_trouble.py::test_an_attempt_that_loses_its_lease_after_it_published_leaves_no_file"
+WHOLE = "tests/faults/test_store_trouble.py::test_the_whole_file_is_in_place_before_success_is_written"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "suite"),
+    [
+        ("fences", CLAIMS),
+        ("fences", HISTORIES),
+        ("fences", LATE),
+        ("leases", CLAIMS),
+        ("leases", HISTORIES),
+        ("publish-late", WHOLE),
+        ("publish-unfenced", LATE),
+    ],
+    ids=lambda word: word.rpartition("::")[2].rpartition("/")[2],
+)
+def test_a_suite_catches_the_mutant(mutant, suite):
+    command = [sys.executable, "-m", "pytest", "-p", "tests.faults.mutants", "--mutant", mutant, suite, "-q"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "--tb=line"], cwd=ROOT, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-3000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) failed", done.stdout)[-1]) > 0
+    assert " error" not in done.stdout.splitlines()[-1], done.stdout[-3000:]
