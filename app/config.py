@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     max_deferred: PositiveInt = 900_000
     max_waiting_per_client: PositiveInt | None = None
     idempotency_ttl_s: Positive = 86_400.0
+    result_ttl_s: Positive = Field(7 * 86_400.0, description="How long a finished video is kept.")
+    task_ttl_s: Positive = Field(
+        30 * 86_400.0, description="How long a task that has ended is kept, with its attempts and events."
+    )
     failed_input_ttl_s: Annotated[float, Field(ge=0)] = Field(
         86_400.0, description="How long the inputs of a failed task are kept, so that it can be tried again."
     )

@@ -27,7 +27,7 @@ import uvloop
 from app.api.app import create_app
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
 from app.cleanup.disk import DiskWatch
-from app.cleanup.janitor import ORPHAN_AGE_S, Janitor
+from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import Settings
 from app.health.clocks import Limits
 from app.health.oom import OomCounter
@@ -218,6 +218,7 @@ class Service:
             attempts_dir=self._attempts_dir,
             results_dir=self.data_dir / RESULTS,
             sweep_blobs=self._sweep_blobs,
+            retention=Retention(result_s=settings.result_ttl_s, task_s=settings.task_ttl_s),
             interval_s=_JANITOR_S,
         )
         self.store.subscribe(self._count_finished)

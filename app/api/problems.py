@@ -35,6 +35,7 @@ class ProblemCode(StrEnum):
     TASK_HAS_NO_OUTPUT = "TASK_HAS_NO_OUTPUT"
     TASK_NOT_FAILED = "TASK_NOT_FAILED"
     INPUTS_GONE = "INPUTS_GONE"
+    OUTPUT_EXPIRED = "OUTPUT_EXPIRED"
     OUTPUT_GONE = "OUTPUT_GONE"
     UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
@@ -95,7 +96,10 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.INPUTS_GONE: ProblemRow(
         410, "The inputs were removed", "They are kept for a limited time: send them again with POST /generate."
     ),
-    _P.OUTPUT_GONE: ProblemRow(410, "The result was removed", "Results are kept for a limited time: submit it again."),
+    _P.OUTPUT_EXPIRED: ProblemRow(
+        410, "The result's time is up", "Results are kept for a limited time: submit it again."
+    ),
+    _P.OUTPUT_GONE: ProblemRow(410, "The result was removed", "Its file is not there any more: submit it again."),
     _P.UPLOAD_NOT_FOUND: ProblemRow(
         404, "There is no such upload", "Uploads are kept for a limited time: send it again."
     ),

@@ -1,25 +1,38 @@
 """The janitor: removes what no cleanup scope could, because its process is gone or its time is up.
 
 At start and on a timer. It only removes what nobody can need: directories of this node's attempts at start, results
-that no task points to, and uploads and blobs that are past their time and out of use.
+that no task points to, uploads and blobs that are past their time and out of use, and what retention says: first
+results, later whole tasks. All in small steps, so that requests and claims never wait long for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from app.store.interface import Store, StoreUnavailable
+from app.store.records import TaskRecord
 
 log = structlog.get_logger(__name__)
 
 ORPHAN_AGE_S = 3600.0
 """A file younger than this may belong to a request or an attempt that has not committed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what has ended is kept, in seconds from its end."""
+
+    result_s: float
+    task_s: float
+    """A task goes with its attempts, events and keys, and with its result if that is still there."""
 
 
 class Janitor:
@@ -32,6 +45,7 @@ class Janitor:
         attempts_dir: Path,
         results_dir: Path,
         sweep_blobs: Callable[[], int],
+        retention: Retention,
         interval_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -40,6 +54,7 @@ class Janitor:
         self._attempts_dir = attempts_dir
         self._results_dir = results_dir
         self._sweep_blobs = sweep_blobs
+        self._retention = retention
         self._interval_s = interval_s
         self._clock = clock
         self._stop = threading.Event()
@@ -79,12 +94,36 @@ class Janitor:
             log.info("uploads_expired", count=len(expired))
         if pruned := self._store.prune_keys():
             log.info("idempotency_keys_pruned", count=pruned)
+        self._forget_old_tasks()
         if removed := self._sweep_blobs():
             log.info("blobs_removed", count=removed)
         for path in self._old_files(self._results_dir):
             if not self._is_published(path):
                 path.unlink(missing_ok=True)
                 log.info("leftover_removed", path=f"{path.parent.name}/{path.name}")
+
+    def _forget_old_tasks(self) -> None:
+        now = self._clock()
+        expired = self._in_batches(self._store.expire_results, now - self._retention.result_s)
+        if expired:
+            log.info("results_expired", count=expired)
+        purged = self._in_batches(self._store.purge_tasks, now - self._retention.task_s)
+        if purged:
+            log.info("tasks_purged", count=purged)
+
+    def _in_batches(self, forget: Callable[[float], list[TaskRecord]], before: float) -> int:
+        """Forget batch after batch, and the files of each; how many tasks they were."""
+        count = 0
+        while not self._stop.is_set() and (batch := forget(before)):
+            count += len(batch)
+            for task in batch:
+                if task.output is not None:
+                    # Its folder holds the results of this task only.
+                    path = self._results_dir.parent / task.output.path
+                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        path.parent.rmdir()
+        return count
 
     def _old_files(self, folder: Path) -> Iterator[Path]:
         limit = self._clock() - ORPHAN_AGE_S
@@ -97,4 +136,6 @@ class Janitor:
 
     def _is_published(self, path: Path) -> bool:
         task = self._store.get(path.parent.name)
-        return task is not None and task.output is not None and Path(task.output.path).name == path.name
+        if task is None or task.output is None or task.result_removed_at is not None:
+            return False
+        return Path(task.output.path).name == path.name

@@ -230,6 +230,21 @@ class Store(Protocol):
     def prune_keys(self) -> int:
         """Forget idempotency keys past their time whose task has ended; how many they were."""
 
+    def expire_results(self, before: float) -> list[TaskRecord]:
+        """Mark the results of tasks that ended at or before `before` as removed, oldest first, at most 200 per call.
+
+        From then on nobody is given them, and the caller deletes the files: the mark comes first, so that a crash
+        between the two leaves a file that no task points to, never a task that points to no file. It is no event: the
+        task itself stays as it ended.
+        """
+
+    def purge_tasks(self, before: float) -> list[TaskRecord]:
+        """Delete tasks that ended at or before `before`, with attempts, events and keys; at most 200 per call.
+
+        A task whose idempotency key is still good, or of which something is still to be sent, stays. Event ids are
+        never given twice. The caller deletes what files of theirs are left.
+        """
+
     def expired_uploads(self) -> list[UploadRecord]:
         """Uploads past their time, oldest first, at most 200 per call.
 

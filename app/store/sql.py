@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import claims, creation, reads
+from app.store import claims, creation, reads, retention
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -243,6 +243,12 @@ class SqlStore(Store):
         while pruned := self._write(lambda tx: creation.prune_keys(tx, CHUNK)):
             total += pruned
         return total
+
+    def expire_results(self, before: float) -> list[TaskRecord]:
+        return self._write(lambda tx: retention.expire_results(tx, before, CHUNK))
+
+    def purge_tasks(self, before: float) -> list[TaskRecord]:
+        return self._write(lambda tx: retention.purge_tasks(tx, before, CHUNK))
 
     def expired_uploads(self) -> list[UploadRecord]:
         return self._read(lambda connection: reads.expired_uploads(connection, self._clock(), CHUNK))

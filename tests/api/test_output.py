@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import socket
+import time
 from email.utils import formatdate
 from pathlib import Path
 
@@ -161,6 +162,17 @@ class TestWithout:
         task_id = api.finished()
         (api.data_dir / "results" / f"{task_id}.mp4").unlink()
         problem(api.client.get(f"/tasks/{task_id}/output"), 410, "OUTPUT_GONE")
+
+    def test_expired_is_410_and_the_task_reads_as_before(self, api: Api) -> None:  # R0.13
+        task_id = api.finished()
+        before = api.client.get(f"/tasks/{task_id}")
+        api.store.expire_results(time.time())
+        body = problem(api.client.get(f"/tasks/{task_id}/output"), 410, "OUTPUT_EXPIRED")
+        assert (body["state"], body["retryable"]) == ("SUCCEEDED", False)
+        after = api.client.get(f"/tasks/{task_id}")
+        assert (after.content, after.headers["etag"]) == (before.content, before.headers["etag"])
+        api.store.purge_tasks(time.time())
+        problem(api.client.get(f"/tasks/{task_id}/output"), 404, "TASK_NOT_FOUND")
 
     def test_a_file_of_another_length_is_not_passed_off_as_the_result(self, api: Api) -> None:
         task_id = api.finished()

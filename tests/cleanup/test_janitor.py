@@ -8,9 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from app.cleanup.janitor import ORPHAN_AGE_S, Janitor
+from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.store.records import Artifact, InputRef, NewTask, UploadRecord
 from app.store.sql import open_store
+
+DAY = 86_400.0
+
+
+class Clock:
+    """The real time, and as many days more as a test says."""
+
+    def __init__(self) -> None:
+        self.days = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.days * DAY
+
+
+@pytest.fixture
+def clock():
+    return Clock()
 
 
 @pytest.fixture
@@ -21,13 +38,15 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def janitor(store, tmp_path):
+def janitor(store, tmp_path, clock):
     return Janitor(
         store,
         attempts_dir=tmp_path / "attempts",
         results_dir=tmp_path / "results",
         sweep_blobs=lambda: 0,
+        retention=Retention(result_s=7 * DAY, task_s=30 * DAY),
         interval_s=3600,
+        clock=clock,
     )
 
 
@@ -82,3 +101,47 @@ def test_uploads_past_their_time_are_forgotten(janitor, store):
     janitor.sweep()
     assert store.expired_uploads() == []
     assert asyncio.run(store.aget_upload("kept")) is not None
+
+
+def test_a_result_goes_after_its_time_and_its_task_later(janitor, store, tmp_path, clock):
+    path = published(store, tmp_path)
+    task_id = path.parent.name
+    clock.days = 6.9
+    janitor.sweep()
+    assert path.exists()
+    clock.days = 7.1
+    janitor.sweep()
+    assert not path.parent.exists()
+    assert store.get(task_id).result_removed_at is not None
+    clock.days = 29.9
+    janitor.sweep()
+    assert store.get(task_id).output is not None
+    clock.days = 30.1
+    janitor.sweep()
+    assert store.get(task_id) is None
+
+
+def test_a_task_takes_its_result_along_where_results_are_kept_longer(store, tmp_path, clock):
+    path = published(store, tmp_path)
+    folders = {"attempts_dir": tmp_path / "attempts", "results_dir": tmp_path / "results"}
+    retention = Retention(result_s=90 * DAY, task_s=DAY)
+    clock.days = 2
+    Janitor(store, **folders, sweep_blobs=lambda: 0, retention=retention, interval_s=3600, clock=clock).sweep()
+    assert store.get(path.parent.name) is None
+    assert not path.exists()
+
+
+def test_a_file_that_a_crash_left_after_its_result_expired_goes(janitor, store, tmp_path):
+    path = published(store, tmp_path)
+    store.expire_results(time.time())
+    assert path.exists()
+    janitor.sweep()
+    assert not path.exists()
+
+
+def test_tasks_that_have_not_ended_are_kept_however_old(janitor, store, clock):
+    file = InputRef(uri="upload:x", sha256="0" * 64, bytes=1, name="x")
+    task = store.create(NewTask(source=file, audio=file)).task
+    clock.days = 10_000
+    janitor.sweep()
+    assert store.get(task.id) == task

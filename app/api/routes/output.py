@@ -17,7 +17,7 @@ from app.api.file_response import FileSpanResponse, OpenFile
 from app.api.ports import ApiDependencies
 from app.api.problems import ProblemCode, ProblemError
 from app.api.ranges import Span, judge
-from app.api.resource import retry_after
+from app.api.resource import retry_after, rfc3339
 from app.api.routes.tasks import load
 from app.store.records import Artifact, TaskRecord
 from app.tasks.status import Status
@@ -56,7 +56,7 @@ def router(deps: ApiDependencies) -> APIRouter:
 
 
 def finished_artifact(task: TaskRecord, deps: ApiDependencies) -> Artifact:
-    """The task's result. Raises the 409 of an unfinished task and the 404 of one that ended without."""
+    """The task's result. Raises the 409 of an unfinished task, the 404 of one that ended without, the 410."""
     if not task.status.is_terminal:
         live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
         seconds = retry_after(task, now=deps.clock(), live=live) or 1
@@ -75,6 +75,9 @@ def finished_artifact(task: TaskRecord, deps: ApiDependencies) -> Artifact:
             state=task.status.value,
             error_code=code,
         )
+    if task.result_removed_at is not None:
+        text = f"The result was kept until {rfc3339(task.result_removed_at)}."
+        raise ProblemError(ProblemCode.OUTPUT_EXPIRED, text, state=task.status.value)
     return task.output
 
 
