@@ -40,7 +40,7 @@ from app.render import registry
 from app.render.contract import Phase
 from app.retry.budget import RetryBudget
 from app.store.interface import SchemaTooNew, StoreUnavailable
-from app.store.records import Claim, EventRecord, InputRef, QueueStats
+from app.store.records import Claim, InputRef, QueueStats
 from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
@@ -221,7 +221,7 @@ class Service:
             retention=Retention(result_s=settings.result_ttl_s, task_s=settings.task_ttl_s),
             interval_s=_JANITOR_S,
         )
-        self.store.subscribe(self._count_finished)
+        self.store.subscribe(lambda events: self.metrics.count_events(events, tier))
         live = _Live(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.sandbox = Sandbox(
@@ -283,11 +283,6 @@ class Service:
         dead = [path for node in self.node.dead() for path in (attempts / node).glob("*")]
         for folder in (*attempts.glob(f"*/{task_id}-{attempt}"), *dead):
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _count_finished(self, events: Sequence[EventRecord]) -> None:
-        for event in events:
-            if event.status.is_terminal and event.type == f"task.{event.status.value.lower()}":
-                self.metrics.task_finished(event.status.value)
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order."""

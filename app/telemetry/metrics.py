@@ -6,7 +6,7 @@ Gauges of the queue and the slots are read when Prometheus scrapes, so that they
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import (
@@ -23,10 +23,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.store.interface import StoreUnavailable
-from app.store.records import QueueStats
+from app.store.records import EventRecord, QueueStats
+from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
@@ -100,6 +102,18 @@ class Metrics:
         self._finished = Counter(
             "greenroom_tasks_finished_total", "Tasks that ended, by final status.", ["status"], registry=self.registry
         )
+        self._retries = Counter(
+            "greenroom_retries_total",
+            "Retries that were scheduled, by the code of the failure; interruptions are none.",
+            ["code", "tier"],
+            registry=self.registry,
+        )
+        self._backoff = Histogram(
+            "greenroom_retry_backoff_seconds",
+            "How long tasks were told to wait before a retry.",
+            buckets=_BACKOFF_BUCKETS,
+            registry=self.registry,
+        )
         self._attempts = Histogram(
             "greenroom_attempt_duration_seconds",
             "Wall time of an attempt from claim to settled end.",
@@ -134,9 +148,14 @@ class Metrics:
         """One finished HTTP request."""
         self._http.labels(method, route, str(status)).observe(seconds)
 
-    def task_finished(self, status: str) -> None:
-        """One task ended."""
-        self._finished.labels(status).inc()
+    def count_events(self, events: Sequence[EventRecord], tier: str) -> None:
+        """Events that this service has committed, of a queue that `tier` serves."""
+        for event in events:
+            if event.type == EVENT_OF[Status.RETRY_WAIT]:
+                self._retries.labels((event.data.get("error") or {}).get("code") or "", tier).inc()
+                self._backoff.observe((event.data.get("backoff_ms") or 0) / 1000)
+            elif event.status.is_terminal and event.type == EVENT_OF[event.status]:
+                self._finished.labels(event.status.value).inc()
 
     def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
         """One attempt is settled."""

@@ -1,0 +1,69 @@
+"""What committed events and the state of the service become on the metrics page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from app.store.interface import Store
+from app.store.records import QueueStats
+from app.store.sql import open_store
+from app.telemetry.metrics import Metrics
+from tests.store.kit import ERROR, Clock, create, must_claim, succeed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(tmp_path / "greenroom.db", Clock())
+    yield opened
+    opened.close()
+
+
+class State:
+    """A service at rest, with a disk that tells or not."""
+
+    free: int | None = 123
+
+    def queue(self) -> QueueStats:
+        return QueueStats({}, 0, 0, None, False)
+
+    def slot_states(self) -> Mapping[str, int]:
+        return {"idle": 1}
+
+    def disk_free_bytes(self) -> int | None:
+        return self.free
+
+
+def test_retries_and_ends_are_counted_from_what_was_committed(store: Store) -> None:  # R3.12
+    metrics = Metrics()
+    create(store)
+    store.end_attempt(must_claim(store), "retry", error=ERROR, backoff_ms=1500)
+    store.end_attempt(must_claim(store), "requeue", error=ERROR)
+    succeed(store, must_claim(store))
+    store.cancel(create(store).id)
+    metrics.count_events(store.events(None), "warp")
+    value = metrics.registry.get_sample_value
+    assert value("greenroom_retries_total", {"code": "WORKER_CRASHED", "tier": "warp"}) == 1
+    assert value("greenroom_retry_backoff_seconds_count") == 1
+    assert value("greenroom_retry_backoff_seconds_sum") == 1.5
+    ended = {status: value("greenroom_tasks_finished_total", {"status": status}) for status in ("SUCCEEDED", "FAILED")}
+    assert ended == {"SUCCEEDED": 1, "FAILED": 0}
+    assert value("greenroom_tasks_finished_total", {"status": "CANCELLED"}) == 1
+
+
+def test_a_cancel_that_was_only_asked_for_ends_nothing(store: Store) -> None:
+    metrics = Metrics()
+    create(store)
+    store.cancel(must_claim(store).task.id)
+    metrics.count_events(store.events(None), "warp")
+    assert metrics.registry.get_sample_value("greenroom_tasks_finished_total", {"status": "CANCELLED"}) == 0
+
+
+def test_the_disk_is_told_as_far_as_it_tells() -> None:  # R3.12
+    metrics, state = Metrics(), State()
+    metrics.watch(state)
+    assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") == 123
+    state.free = None
+    assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") is None
