@@ -6,6 +6,7 @@ limit keeps honest clients from crowding each other out, and is no protection ag
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.store.interface import ClientQueueFull, QueueFull
+from app.store.interface import ClientQueueFull, QueueFull, StoreUnavailable
 from app.store.records import Created, IdempotencyKey, NewTask
 
 CLIENT_HEADER = "X-Client-Id"
@@ -86,6 +87,8 @@ async def deferred_headers(deps: ApiDependencies) -> dict[str, str]:
 
 
 async def seconds_for(tasks: float, deps: ApiDependencies, *, most: int = _MOST_S) -> int:
-    """How long so many tasks take at the pace at which tasks ended lately."""
-    rate = await deps.store.afinish_rate()
+    """How long so many tasks take at the pace of those that ended lately. Does not raise: it only adds to an answer."""
+    rate = None
+    with contextlib.suppress(StoreUnavailable):
+        rate = await deps.store.afinish_rate()
     return _UNKNOWN_S if rate is None else min(max(math.ceil(tasks / rate), 1), most)

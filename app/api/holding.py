@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from app.api.ports import READY_STATES, ApiDependencies
 from app.api.resource import Holds
+from app.store.interface import StoreUnavailable
 
 FRESH_S = 0.25
 """How old the word of the database may be: answers to submissions should not pay for a read each."""
@@ -20,9 +22,13 @@ class Holding:
         self._read_at = float("-inf")
 
     async def now(self) -> Holds:
-        """The holds now. A pause by another process shows after `FRESH_S`."""
+        """The holds now. A pause by another process shows after `FRESH_S`; a database that is away changes nothing.
+
+        It must not raise: an answer that tells of a task which was written is not to become one that denies it.
+        """
         if time.monotonic() - self._read_at >= FRESH_S:
-            self._paused = await self._deps.store.apaused()
+            with contextlib.suppress(StoreUnavailable):
+                self._paused = await self._deps.store.apaused()
             self._read_at = time.monotonic()
         slots = self._deps.pool.slots()
         return Holds(

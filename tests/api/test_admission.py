@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.api.ports import SlotView
+from app.store.interface import StoreUnavailable
 from tests.api.kit import Api, as_part, multipart, problem
 
 
@@ -123,6 +124,24 @@ class TestWhyItWaits:
         api.client.post("/queue/resume")
         task = get(api, task_id)
         assert (task["wait_reason"], task["wait_until"], task["wait_cause"]) == ("slot", None, None)
+
+
+class TestTheDatabaseIsAway:
+    def test_a_task_that_was_written_is_not_denied(
+        self, start_api: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:  # R1.7
+        api = start_api(max_waiting=1, max_deferred=5)
+        inputs = api.inputs()
+
+        async def away(_store: object) -> None:
+            raise StoreUnavailable("locked")
+
+        for read in ("apaused", "afinish_rate"):
+            monkeypatch.setattr(type(api.store), read, away)
+        answers = [api.client.post("/generate", json=inputs) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [202, 202]
+        assert [answer.headers.get("task-deferred") for answer in answers] == [None, "true"]
+        assert all(api.store.get(answer.json()["id"]) for answer in answers)
 
 
 class TestDisk:

@@ -116,6 +116,30 @@ def test_cancel_stops_a_running_render(serve, portrait, speech):
     assert not list((service.data_dir / "attempts").glob("*/*"))
 
 
+def test_a_pause_a_low_disk_and_retention_are_as_the_settings_say_after_a_restart(serve, portrait, speech):
+    """R0.13, R3.12."""
+    service = serve()
+    kept = service.until_ended(service.post(portrait, speech(0.5))["id"])
+    waiting = service.post(portrait, speech(0.5), not_before="2100-01-01T00:00:00Z")["id"]
+    assert service.http.post("/queue/pause").json()["paused"] is True
+    paused = service.post(portrait, speech(0.5))
+    assert service.task(paused["id"])["wait_reason"] == "paused"
+    assert service.stop() == 0
+    restarted = serve(GREENROOM_RESULT_TTL_S="0.001", GREENROOM_DISK_LOW_BYTES=str(2**62)).until_ready()
+    assert restarted.http.get("/queue").json()["paused"] is True
+    assert restarted.task(paused["id"])["wait_reason"] == "paused"
+    refused = restarted.http.post("/uploads", content=b"x")
+    assert (refused.status_code, refused.json()["code"]) == (507, "DISK_LOW")
+    assert restarted.http.get("/health/ready").json()["checks"]["disk"].startswith("low: ")
+    until(lambda: restarted.http.get(kept["links"]["output"]).status_code == 410, "the result to expire")
+    assert restarted.http.get(kept["links"]["output"]).json()["code"] == "OUTPUT_EXPIRED"
+    until(lambda: not list((restarted.data_dir / "results").glob("*/*")), "its file to go")
+    assert restarted.task(kept["id"]) == kept
+    assert restarted.task(waiting)["wait_reason"] == "scheduled"
+    restarted.http.post("/queue/resume")
+    assert restarted.until_ended(paused["id"])["status"] == "SUCCEEDED"
+
+
 def test_metrics_and_logs_tell_what_happened(serve, portrait, speech):
     service = serve()
     task_id = service.post(portrait, speech(1))["id"]
