@@ -95,9 +95,10 @@ def outcomes(task: Any) -> list[str]:
 
 
 def assert_right(node: Bench, store: SqlStore, task: Any) -> None:
-    """Succeeded, one file with the right checksum, nothing left, the store's books in order."""
+    """Succeeded, one file of the right attempt and checksum, nothing left, the store's books in order."""
     assert task.status is Status.SUCCEEDED
     [file] = (node.folder / "results").glob("*/*")
+    assert file.stem == str(task.attempts[-1].n)  # made by the attempt that the record says succeeded
     assert hashlib.sha256(file.read_bytes()).hexdigest() == task.output.sha256
     assert list((node.folder / "attempts").glob("*")) == []
     assert_consistent(store)
