@@ -24,7 +24,7 @@ from tests.worker.conftest import Bench, audio, bench, submit
 __all__ = ["audio", "bench", "submit"]
 
 WAIT_S = 30.0
-TROUBLE_S = 1.5
+TROUBLE_S = 0.8
 """Far above the store's own patience below, so that claims and settlements must go on by themselves."""
 
 
