@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.errors import EXIT_INPUT, EXIT_INTERRUPTED, CommandError, exit_code_for, shown
-from app.cli.options import ConfigFile, Debug, RendererOption, Set, renderer_options, settings_from
+from app.cli.errors import EXIT_INTERRUPTED, CommandError, exit_code_for, shown
+from app.cli.options import ConfigFile, Debug, RendererOption, Set, renderer_options, require_writable, settings_from
 
 if TYPE_CHECKING:
     from app.cli.progress import ProgressView
@@ -56,11 +55,7 @@ def render(
 
 def _check(source: Path, audio: Path, output: Path, settings: Settings) -> None:
     """Refuse unusable inputs before anything heavy is loaded, by the same probe that the service uses."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        message = f"output: the folder {str(output.parent)!r} does not exist or cannot be written."
-        raise CommandError("OUTPUT_INVALID", message, exit_code=EXIT_INPUT)
-    if output.is_dir():
-        raise CommandError("OUTPUT_INVALID", f"output: {str(output)!r} is a folder.", exit_code=EXIT_INPUT)
+    require_writable(output)
     asyncio.run(_probe_inputs(source, audio, settings))
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.errors import EXIT_INPUT, CommandError, shown
-from app.cli.options import AsJson, ConfigFile, Debug, RendererOption, Url, renderer_options, settings_from
+from app.cli.options import (
+    AsJson,
+    ConfigFile,
+    Debug,
+    RendererOption,
+    Url,
+    renderer_options,
+    require_writable,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from app.cli.client import ServiceClient
@@ -65,6 +74,8 @@ def submit(
             field: None if name.startswith(PASSED_THROUGH) else local_file(name, field)
             for field, name in (("source", source), ("audio", audio))
         }
+        if output is not None:
+            require_writable(output)
         request: dict[str, Any] = {"source": source, "audio": audio}
         if option:
             request["options"] = renderer_options(option)
@@ -88,7 +99,23 @@ def _finish(client: ServiceClient, task: dict[str, Any], output: Path | None, vi
     except KeyboardInterrupt:
         typer.echo(f"task {task['id']} goes on; `greenroom cancel {task['id']}` stops it", err=True)
         raise
-    raise_unless_succeeded(task)
-    if output is not None:
-        client.download(task, output, lambda done, total: view.update("download", done, total))
+    except Exception:
+        typer.echo(f"task {task['id']} may go on; `greenroom task {task['id']}` shows it", err=True)
+        raise
+    try:
+        raise_unless_succeeded(task)
+        if output is not None:
+            _download(client, task, output, view)
+    except BaseException:
+        typer.echo(f"task {task['id']} has ended; `greenroom task {task['id']}` shows it", err=True)
+        raise
     return task
+
+
+def _download(client: ServiceClient, task: dict[str, Any], output: Path, view: ProgressView) -> None:
+    try:
+        client.download(task, output, lambda done, total: view.update("download", done, total))
+    except OSError as error:
+        message = f"output: {str(output)!r} cannot be written: {error.strerror or error}."
+        hint = f"The service keeps the video: `curl -o FILE {client.url}{task['output']['url']}` fetches it."
+        raise CommandError("OUTPUT_INVALID", message, hint) from error

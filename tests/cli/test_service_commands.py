@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from app.cli.errors import CommandError
+from app.cli.progress import progress_view
 from app.cli.service_process import ServiceProcess
+from app.cli.submit import _finish
 from app.cli.watch import running_service
 from app.media.info import MediaLimits
 from app.media.sandbox import probe_sync
@@ -90,6 +92,52 @@ def test_an_input_that_is_not_there_is_told_before_anything_is_sent(cli: Cli) ->
     done = cli("submit", "none.png", SPEECH, "--url", "http://127.0.0.1:1")
     assert done.returncode == 2
     assert done.stderr.startswith("error INPUT_NOT_FOUND: source: ")
+
+
+@pytest.mark.parametrize(("output", "word"), [("/nonexist/x.mp4", "'/nonexist'"), (".", "is a folder")])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_sent(cli: Cli, output: str, word: str) -> None:
+    done = cli("submit", PORTRAIT, SPEECH, "--url", "http://127.0.0.1:1", "-o", output)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error OUTPUT_INVALID: output: ")
+    assert word in done.stderr
+
+
+class _Service:
+    """A client whose task has succeeded or failed, and whose download fails."""
+
+    url = "http://service"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def task(self, _task_id: str, wait_s: float = 0.0) -> Any:
+        raise self._error
+
+    def download(self, *_arguments: Any) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "code"),
+    [
+        (
+            {"status": "QUEUED", "is_terminal": False},
+            CommandError("UPSTREAM_CONNECTION", "gone"),
+            "UPSTREAM_CONNECTION",
+        ),
+        ({"status": "SUCCEEDED", "is_terminal": True}, CommandError("UPSTREAM_TIMEOUT", "slow"), "UPSTREAM_TIMEOUT"),
+        ({"status": "SUCCEEDED", "is_terminal": True}, OSError(28, "No space left on device"), "OUTPUT_INVALID"),
+        ({"status": "FAILED", "is_terminal": True}, CommandError("", ""), "FAILED"),
+    ],
+)
+def test_what_fails_after_the_submission_names_the_task(
+    state: dict[str, Any], error: Exception, code: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    task = {"id": "task_7", "output": {"url": "/tasks/task_7/output"}} | state
+    with progress_view(sys.stderr) as view, pytest.raises(CommandError) as caught:
+        _finish(_Service(error), task, tmp_path / "out.mp4", view)  # type: ignore[arg-type]
+    assert caught.value.code == code
+    assert "`greenroom task task_7` shows it" in capsys.readouterr().err
 
 
 def test_the_demo_makes_a_video_and_stops_its_service(tmp_path: Path, short_speech: Path) -> None:
