@@ -117,6 +117,11 @@ class Settings(BaseSettings):
             raise ValueError("`cached` needs the result cache, which this version does not have: use refuse or accept")
         return value
 
+    @field_validator("slots", "threads_per_slot", "spares", mode="before")
+    @classmethod
+    def _empty_means_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("media_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:

@@ -28,7 +28,7 @@ from app.api.app import create_app
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
-from app.config import Settings
+from app.config import ConfigError, Settings
 from app.health.clocks import Limits
 from app.health.oom import OomCounter
 from app.intake.blobs import BlobStore
@@ -39,6 +39,7 @@ from app.media.sandbox import Sandbox
 from app.render import registry
 from app.render.contract import Phase
 from app.retry.budget import RetryBudget
+from app.retry.taxonomy import CodedError
 from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, InputRef, QueueStats
 from app.store.sql import SqlStore, open_store
@@ -161,6 +162,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         """Raises OSError, `StoreUnavailable`, `NoCudaDevice` when the service cannot run like this."""
+        if settings.tier_renderer not in registry.BUILT_IN:
+            known = ", ".join(sorted(registry.BUILT_IN))
+            raise ConfigError(f"tier_renderer is {settings.tier_renderer!r}; there are: {known}.")
         self.settings = settings
         self.data_dir = settings.data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -204,6 +208,8 @@ class Service:
             backoff_cap_s=settings.backoff_cap_s,
             patience_s=settings.lease_s,
             budget=RetryBudget(),
+            locate=self._locate,
+            attempts_dir=self._attempts_dir,
         )
         self._oom = OomCounter()
         self.dispatcher = Dispatcher(
@@ -224,6 +230,7 @@ class Service:
         self.store.subscribe(lambda events: self.metrics.count_events(events, tier))
         live = _Live(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
+        self.metrics.expect_slots([plan.name for plan in plans])
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
             seconds=settings.probe_timeout_s,
@@ -367,9 +374,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     listener.set_inheritable(False)
     return listener
 
@@ -389,7 +396,16 @@ def _service_file(path: Path, url: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        # Another service on this directory may have put its own in place.
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text())["pid"] == os.getpid():
+                path.unlink()
+
+
+def _cannot_start(error: Exception) -> int:
+    log.critical("cannot_start", reason=str(error))
+    print(f"greenroom cannot start: {error}", file=sys.stderr)
+    return 1
 
 
 def run(settings: Settings) -> int:
@@ -397,15 +413,12 @@ def run(settings: Settings) -> int:
     configure_logging(settings.log_format, settings.log_level)
     try:
         service = Service(settings)
-    except (NoCudaDevice, OSError, SchemaTooNew, StoreUnavailable) as error:
-        log.critical("cannot_start", reason=str(error))
-        print(f"greenroom cannot start: {error}", file=sys.stderr)
-        return 1
+    except (ConfigError, NoCudaDevice, OSError, SchemaTooNew, StoreUnavailable) as error:
+        return _cannot_start(error)
     try:
         uvloop.run(service.serve())
-    except OSError as error:
-        log.critical("cannot_start", reason=str(error))
-        return 1
+    except (CodedError, OSError) as error:
+        return _cannot_start(error)
     finally:
         service.close()
     log.info("stopped")

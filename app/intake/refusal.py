@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from app.retry.classifier import NO_SPACE
 from app.retry.taxonomy import CodedError, FailureCode
-
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class InputsRefused(Exception):
@@ -36,6 +34,7 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise refuse(FailureCode.DISK_FULL, "", reason="no_space") from error
+        if error.errno in NO_SPACE:
+            hint = "Send it again later; the operator has to free space below the data directory."
+            raise refuse(FailureCode.DISK_FULL, "", hint, reason="no_space") from error
         raise

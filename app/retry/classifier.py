@@ -14,6 +14,8 @@ from typing import Any
 from app.retry.taxonomy import CodedError, Failure, FailureCode
 
 _STICKY_CUDA = ("illegal memory access", "device-side assert", "unspecified launch failure", "CUDA error")
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""A full file system, a full quota, a process's limit on file sizes."""
 _TRACEBACK_CHARS = 8_000
 """Enough for the frames that matter; an error record stays small."""
 
@@ -28,7 +30,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
 
 
 def _code_of_os_error(error: OSError) -> FailureCode | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_SPACE:
         return FailureCode.DISK_FULL
     if isinstance(error, BrokenPipeError | ConnectionError):
         return FailureCode.UPSTREAM_CONNECTION

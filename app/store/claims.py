@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, exists, func, insert, not_, or_, select, update
 
-from app.store.creation import cancelled
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.creation import as_error, cancelled
 from app.store.interface import StaleClaim
 from app.store.records import Artifact, AttemptEnd, Claim, TaskRecord
 from app.store.rows import TASK, task_record
@@ -88,7 +89,7 @@ def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, dev
     check_transition(before, Status.RUNNING)
     tx.count(before, -1)
     tx.count(Status.RUNNING, +1)
-    where = {"tier": tier, "slot": slot, "device": device, "owner": owner}
+    where = {"tier": task.renderer or tier, "slot": slot, "device": device, "owner": owner}
     tx.emit(task.id, EVENT_OF[Status.RUNNING], Status.RUNNING, task.attempt, where)
     tx.connection.execute(
         _INSERT_ATTEMPT,
@@ -210,7 +211,7 @@ def _give_back(tx: Transaction, task: TaskRecord, reason: str) -> TaskRecord:
     if task.cancel_requested_at is not None:
         close_attempt(tx, task, "cancelled")
         return finish(tx, task, Status.CANCELLED, {"reason": reason}, error=cancelled())
-    close_attempt(tx, task, "interrupted")
+    close_attempt(tx, task, "interrupted", error=as_error(Failure(FailureCode.INTERRUPTED, detail={"reason": reason})))
     return requeue(tx, task, reason)
 
 

@@ -146,9 +146,11 @@ def expire_waiting(tx: Transaction, now: float | None, limit: int) -> list[TaskR
     failed = []
     for row in rows:
         task = task_record(row)
-        message = "The task did not start before its deadline." if task.attempt == 0 else ""
+        never_ran = task.attempt == 0
+        message = "The task did not start before its deadline." if never_ran else ""
+        hint = "Raise `start_deadline_s` or `deadline_s`, or add slots: all were busy until then." if never_ran else ""
         detail = {"waited_as": task.status.value, "last_failure": task.retry_reason}
-        error = as_error(Failure(FailureCode.DEADLINE_EXCEEDED, message, detail=detail))
+        error = as_error(Failure(FailureCode.DEADLINE_EXCEEDED, message, hint, detail))
         failed.append(finish(tx, task, Status.FAILED, {"error": error}, error=error))
     return failed
 

@@ -159,8 +159,9 @@ class Store(Protocol):
     def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
         """Take the best-ranked runnable task in one statement: RUNNING, attempt + 1, lease, attempt row, event.
 
-        Skips tasks that are not due, and those past their deadline (`expire_waiting` ends them). None when there is
-        nothing to run or the queue is paused.
+        `tier` is written for a task that names no renderer, for another one that name. Skips tasks that are not due
+        and those past their deadline (`expire_waiting` ends them). None when there is nothing to run or the queue is
+        paused.
         """
 
     def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:

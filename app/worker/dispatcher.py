@@ -10,13 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
-from app.store.records import Claim, EventRecord
+from app.store.records import Claim, EventRecord, TaskRecord
 from app.worker.attempt import Attempt
 from app.worker.pool import LocalPool
 from app.worker.slots import Slot
@@ -75,7 +76,7 @@ class Dispatcher:
         """Take back what this node left, then start the slots and the loop."""
         for task in self._store.take_back(self._terms.owner):
             self._discard(task.id, task.attempt)
-            log.info("task_taken_back", task_id=task.id, status=task.status.value)
+            log.info("task_taken_back", status=task.status.value, **_who(task))
         self._pool.start(self._wake.set)
         self._thread.start()
 
@@ -111,7 +112,7 @@ class Dispatcher:
             self._thread.join()
         if not self._wait_until_done(grace_s):
             for attempt in self.running():
-                log.info("attempt_interrupted", task_id=attempt.claim.task.id, attempt=attempt.claim.attempt)
+                log.info("attempt_interrupted", slot=attempt.slot.name, **_who(attempt.claim.task))
                 attempt.order_end(Failure(FailureCode.INTERRUPTED))
             self._wait_until_done(None)
         self._pool.stop()
@@ -160,9 +161,9 @@ class Dispatcher:
     def _sweep(self) -> None:
         for task in self._store.rescue_expired():
             self._discard(task.id, task.attempt)
-            log.warning("lease_expired", task_id=task.id, attempt=task.attempt, status=task.status.value)
+            log.warning("lease_expired", status=task.status.value, **_who(task))
         for task in self._store.expire_waiting():
-            log.warning("deadline_passed_waiting", task_id=task.id)
+            log.warning("deadline_passed_waiting", **_who(task))
 
     def _fill_slots(self) -> None:
         while not self._draining.is_set() and (slot := self._pool.acquire()) is not None:
@@ -190,10 +191,9 @@ class Dispatcher:
             cancelled = claim.task.id in self._early_cancels
         log.info(
             "attempt_started",
-            task_id=claim.task.id,
-            attempt=claim.attempt,
             slot=slot.name,
-            tier=self._terms.tier,
+            tier=claim.task.renderer or self._terms.tier,
+            **_who(claim.task),
             waited_s=round(time.time() - claim.task.enqueued_at, 3),
         )
         attempt.thread.start()
@@ -205,3 +205,8 @@ class Dispatcher:
             if self._running.get(attempt.claim.task.id) is attempt:
                 del self._running[attempt.claim.task.id]
             self._all_done.notify_all()
+
+
+def _who(task: TaskRecord) -> dict[str, Any]:
+    """What every line about an attempt carries."""
+    return {"task_id": task.id, "attempt": task.attempt, "trace_id": task.trace_id}

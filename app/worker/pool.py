@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _START_BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 """Waits before a slot's next start after that many failed ones in a row."""
+_YIELDED = frozenset({FailureCode.CANCELLED, FailureCode.INTERRUPTED, FailureCode.DEADLINE_EXCEEDED})
+"""Ends to which a healthy process yields: its device works."""
 _GHOST_CHECK_S = 1.0
 """How often a device whose dead process still holds memory is looked at."""
 _IDLE_STOP_S = 3.0
@@ -106,7 +108,7 @@ class LocalPool:
         """
         with self._condition:
             process = slot.process
-            if failure is None:
+            if failure is None or (failure.code in _YIELDED and not poisoned):
                 slot.suspicion.served()
             if not poisoned and process is not None and process.is_alive():
                 slot.state = SlotState.IDLE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from app.retry.budget import RetryBudget
 from app.retry.decision import decide
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import StaleClaim, Store, StoreUnavailable
-from app.store.records import Artifact, Claim
+from app.store.records import Artifact, Claim, InputRef, TaskRecord
 from app.worker import wire
 from app.worker.publish import publish, unpublish
 
@@ -40,6 +41,8 @@ class Settler:
         backoff_cap_s: float,
         patience_s: float,
         budget: RetryBudget,
+        locate: Callable[[InputRef], Path],
+        attempts_dir: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`patience_s`: how long a write is tried again while the database is unavailable (about one lease)."""
@@ -50,6 +53,8 @@ class Settler:
         self._backoff_cap_s = backoff_cap_s
         self._patience_s = patience_s
         self._budget = budget
+        self._locate = locate
+        self._attempts_dir = attempts_dir
         self._clock = clock
 
     def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
@@ -101,6 +106,7 @@ class Settler:
         task = self._store.get(claim.task.id)
         if task is None:
             raise StaleClaim
+        failure = _in_the_callers_words(failure, task)
         now = self._clock()
         earlier = [FailureCode(a.error["code"]) for a in task.attempts if a.error and a.n != claim.attempt]
         decision = decide(
@@ -120,9 +126,10 @@ class Settler:
             "detail": failure.detail,
         }
         retrying = decision.end == "retry"
-        backoff_s = decision.backoff_s
+        backoff_s, reason = decision.backoff_s, decision.reason
         if retrying and not self._budget.allows():
             backoff_s = max(backoff_s, self._backoff_cap_s)
+            reason += "; the retry budget of this node is spent, so it waits the longest backoff"
         backoff_ms = round(backoff_s * 1000) if retrying else None
         after = self._store.end_attempt(
             claim,
@@ -138,13 +145,16 @@ class Settler:
             "retry_scheduled" if retrying else "attempt_ended",
             code=failure.code.value,
             message=failure.message,
-            reason=decision.reason,
+            reason=reason,
             backoff_ms=backoff_ms,
             status=after.status.value,
             tier=self._tier_of(claim),
             elapsed_s=round(elapsed_s, 3),
             source=task.source.uri,
+            source_path=str(self._locate(task.source)),
             audio=task.audio.uri,
+            audio_path=str(self._locate(task.audio)),
+            output_path=str(self._attempts_dir / f"{task.id}-{claim.attempt}"),
         )
         return {"retry": "failed", "fail": "failed", "requeue": "interrupted", "cancel": "cancelled"}[decision.end]
 
@@ -167,3 +177,11 @@ class Settler:
             unpublish(artifact, self._data_dir)
         log.error("attempt_not_settled", reason="the database stayed unavailable", patience_s=self._patience_s)
         return "unsettled"
+
+
+def _in_the_callers_words(failure: Failure, task: TaskRecord) -> Failure:
+    """A renderer knows an input by the name of its blob, a hash; the caller knows it by its own name."""
+    message = failure.message
+    for reference in (task.source, task.audio):
+        message = message.replace(reference.sha256, reference.name)
+    return replace(failure, message=message)

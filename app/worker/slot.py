@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 _LAST_WORDS = 40
 """Lines of output that are kept for the record of a process that dies."""
-_TERM_GRACE_S = 1.0
+_TERM_GRACE_S = 0.3
 """A renderer that does not yield to SIGTERM within this is killed: it holds nothing that must be saved."""
 _KILL_WAIT_S = 5.0
 """SIGKILL acts in milliseconds; a process still there after this sits in the kernel (a wedged device)."""
@@ -144,7 +144,7 @@ class SlotProcess:
             self._relay.join(timeout=1.0)
         return "\n".join(self._last_words)
 
-    def stacks(self, timeout: float = 1.0) -> str:
+    def stacks(self, timeout: float = 0.3) -> str:
         """The Python stacks of all its threads, taken by a signal handler in C: works while the GIL is held."""
         with contextlib.suppress(OSError):
             self._stack_file.write_text("")

@@ -174,3 +174,18 @@ def test_a_service_that_cannot_have_its_port_says_so(serve, tmp_path):
     assert second.returncode == 1
     assert "address already in use" in second.stderr.lower()
     assert "Traceback" not in second.stderr
+
+
+def test_the_log_of_a_failure_carries_all_that_a_search_begins_with(serve, portrait, speech):  # R0.2
+    service = serve(GREENROOM_REHEARSALS="1", GREENROOM_TIER_RENDERER="rehearsal")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    service.http.headers["traceparent"] = f"00-{trace}-00f067aa0ba902b7-01"
+    task_id = service.post(portrait, speech(0.5), options={"fault": "raise", "code": "INPUT_NO_FACE"})["id"]
+    service.until_ended(task_id)
+    [failed] = [record for record in service.records() if record["event"] == "attempt_ended"]
+    assert (failed["task_id"], failed["attempt"], failed["slot"]) == (task_id, 1, "cpu-0")
+    assert (failed["tier"], failed["trace_id"], failed["code"]) == ("rehearsal", trace, "INPUT_NO_FACE")
+    assert failed["elapsed_s"] > 0
+    for key in ("source_path", "audio_path"):
+        assert Path(failed[key]).is_file()
+    assert failed["output_path"].endswith(f"{task_id}-1")

@@ -79,6 +79,7 @@ class Bench:
         settler = Settler(
             store, data_dir=folder, tier=renderer, max_retries=3, backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
             patience_s=numbers.get("patience_s", 5.0), budget=RetryBudget(),
+            locate=lambda ref: folder / ref.sha256, attempts_dir=folder / "attempts",
         )  # fmt: skip
 
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
