@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, JSONResponse
 
 from app.api import errors
-from app.api.answering import ProblemDetails
+from app.api.answering import ProblemDetails, problems
 from app.api.docs_page import render_docs
 from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
 from app.api.routes import generate, operations, output, queue, tasks, uploads
+from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
 TITLE = "Greenroom"
@@ -36,9 +37,9 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         output.router(deps),
         uploads.router(deps),
         queue.router(deps, holding),
-        operations.router(deps),
     ):
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
+    app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.
     _describe(app)
     errors.install(app)
     app.add_middleware(RequestContext, observe=deps.observe_request)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,9 @@ from starlette.requests import Request
 
 from app.api.errors import invalid_request
 from app.api.problems import FieldError, ProblemCode, ProblemError
+
+_SHOWN = 64
+"""Characters of a key that is not ours."""
 
 
 def declared_length(request: Request) -> int | None:
@@ -50,6 +55,8 @@ def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     """The JSON object in `body`. Raises REQUEST_INVALID; `field` is where it stood."""
     try:
         value = from_json(body, allow_inf_nan=False)
+        # That parser is the strict one, but takes the last of two equal keys: this one is asked for nothing else.
+        json.loads(body, object_pairs_hook=_no_key_twice, parse_int=len, parse_float=len)
     except ValueError as error:
         raise _not_json(field, f"This is not JSON: {error}.", "json") from None
     if not isinstance(value, dict):
@@ -57,8 +64,17 @@ def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     return value
 
 
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) == len(pairs):
+        return
+    key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)[:_SHOWN]
+    text = f"The key {key!r} is there twice in one object."
+    raise invalid_request([FieldError(key, ProblemCode.REQUEST_INVALID, "duplicate", text, "Send it once.")])
+
+
 def _not_json(field: str | None, detail: str, reason: str) -> ProblemError:
-    return invalid_request([FieldError(field, ProblemCode.REQUEST_INVALID, reason, detail)])
+    hint = 'Send one JSON object in UTF-8, such as {"source": "...", "audio": "..."}.'
+    return invalid_request([FieldError(field, ProblemCode.REQUEST_INVALID, reason, detail, hint)])
 
 
 def _too_large(limit: int) -> ProblemError:

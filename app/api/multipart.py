@@ -213,7 +213,8 @@ def part_too_large(error: CodedError, field: str | None) -> CodedError:
 
 
 def _malformed(detail: str) -> ProblemError:
-    return invalid_request([FieldError(None, ProblemCode.REQUEST_INVALID, "multipart", detail)])
+    hint = "Let an HTTP library make the form and its Content-Type header, boundary included, as `curl -F` does."
+    return invalid_request([FieldError(None, ProblemCode.REQUEST_INVALID, "multipart", detail, hint)])
 
 
 def _field_problem(name: str, reason: str, detail: str) -> ProblemError:

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from app.api.ports import LiveProgress
+from app.retry.taxonomy import Failure, FailureCode
+from app.store.creation import as_error
 from tests.api.kit import Api, problem
 
 FIELDS = {
@@ -265,14 +267,33 @@ class TestList:
             ({"created_after": "yesterday"}, "created_after"),
             ({"created_before": "2026-01-01"}, "created_before"),
             ({"stauts": "QUEUED"}, "stauts"),
+            ({"limit": [1, 2]}, "limit"),
         ],
         ids=str,
     )
     def test_a_wrong_query_is_named(self, shared: Api, query: dict[str, Any], field: str) -> None:
         problem(shared.client.get("/tasks", params=query), 422, "REQUEST_INVALID", field)
 
+    def test_a_cursor_is_only_a_position(self, api: Api) -> None:
+        first, second, third = (api.submit()["id"] for _ in range(3))
+        api.client.post(f"/tasks/{first}/cancel")
+        following = api.client.get("/tasks", params={"limit": 1}).json()["links"]["next"]
+        cursor = httpx.URL(following).params["cursor"]
+        found = api.client.get("/tasks", params={"cursor": cursor, "status": "CANCELLED"}).json()["tasks"]
+        assert [t["id"] for t in found] == [first], (second, third)
+
 
 class TestCancel:
+    def test_the_error_reads_the_same_wherever_the_task_was(self, api: Api) -> None:
+        waiting, running = api.submit(priority=0)["id"], api.submit(priority=9)["id"]
+        claim = api.start(running)
+        for task_id in (waiting, running):
+            api.client.post(f"/tasks/{task_id}/cancel")
+        api.store.end_attempt(claim, "cancel", error=as_error(Failure(FailureCode.CANCELLED)))
+        errors = [get(api, task_id).json()["error"] for task_id in (waiting, running)]
+        assert errors[0] == errors[1]
+        assert errors[0]["message"] == "The task was cancelled."
+
     def test_a_waiting_task_is_cancelled_at_once(self, api: Api) -> None:
         task_id = api.submit()["id"]
         answer = api.client.post(f"/tasks/{task_id}/cancel")

@@ -103,7 +103,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         responses=problems(404) | {200: {"model": CancelAnswer, "description": "It had ended already."}},
     )  # fmt: skip
     async def cancel(task_id: str) -> Response:
-        outcome = await deps.store.acancel(task_id, "asked over HTTP") if len(task_id) <= MAX_ID else "unknown"
+        outcome = await deps.store.acancel(task_id) if len(task_id) <= MAX_ID else "unknown"
         hit("cancelling")
         if outcome == "unknown":
             raise not_found(task_id)

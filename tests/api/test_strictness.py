@@ -1,0 +1,98 @@
+"""Nothing that a caller says is ignored: unknown and repeated query parameters, keys that are there twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.api.kit import Api, multipart, problem
+
+ROUTES = [
+    ("GET", "/tasks"), ("GET", "/tasks/none"), ("POST", "/tasks/none/cancel"), ("POST", "/tasks/none/retry"),
+    ("GET", "/tasks/none/output"), ("POST", "/generate"), ("POST", "/uploads"), ("GET", "/uploads/none"),
+    ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"),
+]  # fmt: skip
+FREE = ["/health/live", "/health/ready", "/metrics"]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_an_unknown_query_parameter_is_named(shared: Api, method: str, path: str) -> None:
+    answer = shared.client.request(method, path, params={"foo": "1"})
+    body = problem(answer, 422, "REQUEST_INVALID", "foo")
+    assert (body["reason"], len(body["errors"])) == ("unknown_parameter", 1)
+    assert "This address takes" in body["hint"]
+    assert shared.client.get("/queue").json()["paused"] is False
+
+
+def test_the_routes_above_are_all_that_there_are(shared: Api) -> None:
+    paths = shared.client.get("/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, item in paths.items() for method in item}
+    named = {(m, p.replace("/tasks/none", "/tasks/{task_id}").replace("s/none", "s/{upload_id}")) for m, p in ROUTES}
+    assert found == named | {("GET", path) for path in FREE}
+    for path, item in paths.items():
+        assert all(("422" in operation["responses"]) != (path in FREE) for operation in item.values()), path
+
+
+@pytest.mark.parametrize("path", [*FREE, "/docs", "/openapi.json"])
+def test_probes_may_add_what_they_like(shared: Api, path: str) -> None:
+    assert shared.client.get(path, params={"_": "123"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "name"),
+    [
+        ("GET", "/tasks?limit=1&limit=2", "limit"),
+        ("GET", "/tasks?cursor=a&cursor=a", "cursor"),
+        ("GET", "/tasks/none?wait=1&wait=2", "wait"),
+        ("POST", "/uploads?name=a&name=b", "name"),
+    ],
+)
+def test_a_repeated_query_parameter_is_named(shared: Api, method: str, address: str, name: str) -> None:
+    body = problem(shared.client.request(method, address), 422, "REQUEST_INVALID", name)
+    assert body["reason"] == "repeated_parameter"
+
+
+def test_all_wrong_parameters_are_told_and_none_at_length(shared: Api) -> None:
+    body = problem(shared.client.get(f"/queue?a=1&b=2&{'c' * 5000}=3"), 422, "REQUEST_INVALID", "a")
+    assert [e["field"] for e in body["errors"]] == ["a", "b", "c" * 64]
+    assert shared.client.get("/queue?=1").status_code == 422
+
+
+def test_what_may_be_repeated_may(shared: Api) -> None:
+    assert shared.client.get("/tasks?status=QUEUED&status=RUNNING").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ('{"source": "upload:a", "audio": "upload:b", "priority": 1, "priority": 2}', "priority"),
+        ('{"source": "upload:a", "audio": "upload:b", "metadata": {"list": [{"x": 1, "y": 2, "x": 1}]}}', "x"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named(shared: Api, content: str, key: str) -> None:
+    answer = shared.client.post("/generate", content=content, headers={"Content-Type": "application/json"})
+    body = problem(answer, 422, "REQUEST_INVALID", key)
+    assert body["reason"] == "duplicate"
+    form, headers = multipart([("request", None, content.encode())])
+    problem(shared.client.post("/generate", content=form, headers=headers), 422, "REQUEST_INVALID", key)
+
+
+def test_numbers_of_any_length_and_deep_values_are_still_answered(shared: Api) -> None:
+    for value in ("1" * 5000, "1e999", "[" * 150 + "]" * 150, "[" * 50_000):
+        content = '{"source": "upload:a", "audio": "upload:b", "metadata": {"x": ' + value + "}}"
+        answer = shared.client.post("/generate", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("content", [b"", b'{"source": ', b"[]", b"\xff", json.dumps("text").encode()])
+def test_what_is_no_json_object_gets_a_hint_of_its_own(shared: Api, content: bytes) -> None:
+    answer = shared.client.post("/generate", content=content, headers={"Content-Type": "application/json"})
+    assert "JSON object" in problem(answer, 422, "REQUEST_INVALID")["hint"]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/uploads"])
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=b"])
+def test_a_form_that_is_none_gets_a_hint_of_its_own(shared: Api, path: str, kind: str) -> None:
+    answer = shared.client.post(path, content=b"--b", headers={"Content-Type": kind})
+    assert "boundary" in problem(answer, 422, "REQUEST_INVALID")["hint"]
