@@ -24,7 +24,7 @@ from app.failpoints import hit
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
 from app.health.oom import rose
-from app.retry.classifier import classify_exception, classify_exit, name_exit
+from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store
 from app.store.records import Claim, InputRef
@@ -142,8 +142,10 @@ class Attempt:
             with CleanupScope() as scope:
                 scope.add("leave the registry", self._leave)
                 scope.add("release the slot", self._release)
+                if (failure := self._make_directory()) is not None:
+                    self._settle(failure, scope)
+                    return
                 scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
-                self._output_dir.mkdir(parents=True)
                 monitor = self._monitor()
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
@@ -151,6 +153,15 @@ class Attempt:
         except Exception:
             # The lease runs out and the task is rescued: nothing is lost, but it must be seen.
             log.exception("attempt_thread_failed")
+
+    def _make_directory(self) -> Failure | None:
+        """Make the attempt's directory, or the failure that this is: the host's, whatever the error looks like."""
+        try:
+            self._output_dir.mkdir(parents=True)
+        except OSError as error:
+            code = FailureCode.DISK_FULL if error.errno in NO_SPACE else FailureCode.INTERNAL
+            return Failure(code, f"The attempt's directory could not be made: {error}")
+        return None
 
     def _monitor(self) -> Monitor:
         deadline_at = self.claim.task.deadline_at

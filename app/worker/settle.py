@@ -74,11 +74,13 @@ class Settler:
                 )
             )
         except StaleClaim:
-            unpublish(artifact, self._data_dir)
-            log.warning("late_result_refused", elapsed_s=round(elapsed_s, 3))
-            return "stale"
+            # A commit that the database reported as failed may have reached the disk: then the retry finds it done.
+            if not self._is_committed(claim, artifact):
+                unpublish(artifact, self._data_dir)
+                log.warning("late_result_refused", elapsed_s=round(elapsed_s, 3))
+                return "stale"
         except RetryError:
-            return self._unsettled(artifact)
+            return self._unsettled()
         hit("committed")
         self._budget.attempt_ended(retried=False)
         log.info(
@@ -100,7 +102,7 @@ class Settler:
             log.warning("late_failure_refused", code=failure.code, elapsed_s=round(elapsed_s, 3))
             return "stale"
         except RetryError:
-            return self._unsettled(None)
+            return self._unsettled()
 
     def _fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
         task = self._store.get(claim.task.id)
@@ -171,10 +173,13 @@ class Settler:
                 return write()
         raise AssertionError("tenacity either returns or raises")
 
-    def _unsettled(self, artifact: Artifact | None) -> str:
-        # The lease runs out and the task is run again by whoever can reach the database then.
-        if artifact is not None:
-            unpublish(artifact, self._data_dir)
+    def _is_committed(self, claim: Claim, artifact: Artifact) -> bool:
+        task = self._patiently(lambda: self._store.get(claim.task.id))
+        return task is not None and task.output is not None and task.output.path == artifact.path
+
+    def _unsettled(self) -> str:
+        # The lease runs out and the task is run again by whoever can reach the database then; that removes the file,
+        # unless its commit did reach the disk.
         log.error("attempt_not_settled", reason="the database stayed unavailable", patience_s=self._patience_s)
         return "unsettled"
 

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from app.store.interface import StoreUnavailable
 from app.tasks.status import Status
 
 
@@ -116,6 +117,34 @@ def test_a_broken_file_is_never_published(bench, submit, fault):
     assert codes(task) == ["OUTPUT_INVALID", "OUTPUT_INVALID"]
     assert task.output is None
     assert not list((node.folder / "results").glob("*/*"))
+
+
+def test_a_directory_that_cannot_be_made_is_the_attempts_failure(bench, submit):
+    node = bench()
+    node.until_idle()
+    (node.folder / "attempts").write_text("a file where the folder should be")
+    task = node.until_ended(submit())
+    assert task.status is Status.FAILED
+    assert codes(task) == ["INTERNAL", "INTERNAL"]
+    assert "directory could not be made" in task.error["message"]
+    node.until_idle()
+
+
+def test_a_commit_that_was_reported_as_failed_and_reached_the_disk_keeps_its_file(bench, submit, store, monkeypatch):
+    succeed, calls = store.succeed, []
+
+    def lost_answer(claim, artifact, **more):
+        calls.append(claim)
+        task = succeed(claim, artifact, **more)
+        if len(calls) == 1:
+            raise StoreUnavailable("disk I/O error")
+        return task
+
+    monkeypatch.setattr(store, "succeed", lost_answer)
+    node = bench()
+    task = node.until_ended(submit())
+    assert (task.status, len(calls)) == (Status.SUCCEEDED, 2)
+    assert (node.folder / task.output.path).is_file()
 
 
 def test_cancel_stops_a_running_render_and_keeps_the_process(bench, submit, store):
