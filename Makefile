@@ -17,7 +17,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: venv demo serve test lint format bench soak clean help
+.PHONY: bench-dependability venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -57,6 +57,9 @@ bench: $(STAMP)  ## measure on this machine (minutes; not part of the tests)
 soak: $(STAMP)  ## every fault in every phase, then random faults and kills for minutes (not part of the tests)
 	$(BIN)/python -m pytest tests/faults/test_every_fault.py --whole --timeout 900
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.dependability $(ARGS)
 
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
