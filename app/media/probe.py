@@ -9,6 +9,9 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+from av.container import InputContainer
+
+from app.media.completeness import check_bytes, check_length, mp3_promise
 from app.media.containers import audio_stream, check_boxes, invalid, is_cover, open_input, too_large, video_stream
 from app.media.info import MediaInfo, MediaLimits
 from app.media.pictures import clockwise_turn, is_picture, open_picture
@@ -19,10 +22,9 @@ from app.retry.taxonomy import CodedError, FailureCode
 __all__ = ["probe", "require_audio", "require_source"]
 
 _HEAD = 64
-_TRUSTED_DURATION = frozenset({"mp4", "mov", "m4a", "mkv", "webm", "flac"})
-"""Formats whose declared duration is exact where there is one. Streamed wav headers promise 4 GB, mp3 ones guess."""
-_MISSING_SHARE, _MISSING_S = 0.02, 0.5
-"""A file that holds less than its header says by more than this share and time was cut off."""
+_MATROSKA = frozenset({"mkv", "webm"})
+_EXACT_DURATION = frozenset({"mp4", "mov", "m4a", "flac"})
+"""Formats whose duration, as FFmpeg gives it, is what the header declares, not what is left of the file."""
 
 
 def probe(path: Path, limits: MediaLimits) -> MediaInfo:
@@ -81,6 +83,7 @@ def _probe_picture(path: Path, size: int, head: bytes, limits: MediaLimits) -> M
 
 def _probe_streams(path: Path, size: int, head: bytes, limits: MediaLimits) -> MediaInfo:
     check_boxes(path)
+    check_bytes(path, head)
     with open_input(path) as container:
         name = _format_name(container.format.name, container.metadata.get("major_brand", ""), head)
         info = MediaInfo("audio", name, size)
@@ -94,8 +97,8 @@ def _probe_streams(path: Path, size: int, head: bytes, limits: MediaLimits) -> M
             raise invalid("no_streams", f"{path.name} holds neither video nor sound.")
         survey = StreamSurvey(container, path, video, audio)
         survey.read_through(limits.max_seconds)
-        if name in _TRUSTED_DURATION:
-            _check_complete(path, (container.duration or 0) / 1e6, survey.seconds)
+        _check_complete(path, name, container, survey)
+        survey.require_content()
         survey.decode_end()
         if video is not None:
             info = replace(
@@ -142,7 +145,14 @@ def _check_size(path: Path, width: int, height: int, limits: MediaLimits) -> Non
         raise invalid("too_small", message, limit=limits.min_side, measured=min(width, height))
 
 
-def _check_complete(path: Path, declared: float, measured: float) -> None:
-    if declared - measured > max(_MISSING_S, _MISSING_SHARE * declared):
-        message = f"{path.name} holds {measured:.2f} s of the {declared:.2f} s that its header declares."
-        raise invalid("truncated", message, "The upload or the recording was cut off; send the whole file.")
+def _check_complete(path: Path, name: str, container: InputContainer, survey: StreamSurvey) -> None:
+    """Hold what was read against what the header declares. Wav and Ogg were checked before they were opened."""
+    if name in _MATROSKA:
+        # Not a length but the time of the end, and of every track, subtitles too.
+        check_length(path, (container.duration or 0) / 1e6, survey.end)
+    elif name in _EXACT_DURATION:
+        # That of the file covers tracks that are not read here, such as a second sound track.
+        of_file = (container.duration or 0) / 1e6
+        check_length(path, min(of_file, survey.declared_seconds or of_file), survey.seconds)
+    elif name == "mp3":
+        check_length(path, mp3_promise(path).declared(survey.seconds), survey.seconds)

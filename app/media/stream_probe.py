@@ -68,6 +68,8 @@ class StreamSurvey:
         self.sample_rate = self.channels = 0
         self._fruitless = {stream.index: 0 for stream in streams}
         self._seen: set[int] = set()
+        self.end = 0.0
+        """When the last packet of any stream ends, in seconds from the file's own 0."""
 
     @property
     def video_seconds(self) -> float:
@@ -75,12 +77,20 @@ class StreamSurvey:
 
     @property
     def audio_seconds(self) -> float:
-        return 0.0 if self._audio is None else self._spans[self._audio.index].seconds
+        """0 where the stream holds no sample that can be decoded."""
+        if self._audio is None or self._audio.index not in self._seen:
+            return 0.0
+        return self._spans[self._audio.index].seconds
 
     @property
     def seconds(self) -> float:
-        """The longer of both streams."""
-        return max(self.video_seconds, self.audio_seconds)
+        """The longer of both streams, by its packets."""
+        return max(span.seconds for span in self._spans.values())
+
+    @property
+    def declared_seconds(self) -> float:
+        """The longer of both streams, by the header; 0 where it does not say."""
+        return max(float((stream.duration or 0) * (stream.time_base or 0)) for stream in self._streams)
 
     @property
     def fps(self) -> float:
@@ -92,8 +102,12 @@ class StreamSurvey:
     def read_through(self, max_seconds: float) -> None:
         """Read every packet; decode each stream until its first frame. Raises CodedError, also for too long ones."""
         try:
-            for packet in self._container.demux(*self._streams):
+            for packet in self._container.demux():
                 index = packet.stream.index
+                if packet.size > 0:
+                    self._note_end(packet)
+                if index not in self._spans:
+                    continue
                 if packet.size > 0:
                     span = self._spans[index]
                     span.add(packet)
@@ -104,14 +118,24 @@ class StreamSurvey:
                     self._decode_first(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise self._coded(error) from error
+
+    def _note_end(self, packet: Packet[Stream]) -> None:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is not None and packet.time_base:
+            self.end = max(self.end, float((time + (packet.duration or 0)) * packet.time_base))
+
+    def require_content(self) -> None:
+        """Raise `no_video_frames`, or `no_samples` for a sound file. A video may have an empty sound track."""
         if self._video is not None and self._video.index not in self._seen:
             raise invalid("no_video_frames", f"{self._path.name} has a video stream, but not one frame in it.")
-        if self._audio is not None and self._audio.index not in self._seen:
+        if self._video is None and self._audio is not None and self._audio.index not in self._seen:
             raise invalid("no_samples", f"{self._path.name} has an audio stream, but not one sample in it.")
 
     def decode_end(self) -> None:
         """Decode what follows the last keyframe, and the last second of sound. Raises `truncated`."""
         for stream in self._streams:
+            if stream.index not in self._seen:
+                continue
             span = self._spans[stream.index]
             if span.packets_since_key > END_PACKETS and stream is self._video:
                 continue
