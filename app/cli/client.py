@@ -39,7 +39,7 @@ class Refused(CommandError):
         problem = _problem(response)
         code = str(problem.get("code") or f"HTTP_{self.status}")
         message = str(problem.get("detail") or problem.get("title") or f"The service answered {self.status}.")
-        if problem.get("field"):
+        if problem.get("field") and not message.startswith(f"{problem['field']}: "):
             message = f"{problem['field']}: {message}"
         caller = 400 <= self.status < 500 and self.status not in _PASSING_4XX
         exit_code = EXIT_INPUT if caller and self.status != 404 else 1

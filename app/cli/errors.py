@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,24 @@ def _validation_lines(error: Exception) -> str:
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors())
 
 
+_SET_AT = re.compile(r"(\w+) \(from (.*?)\): ")
+"""How `ConfigError` names a setting and where it was set."""
+
+
+def _config_hint(message: str) -> str:
+    """Where to correct it. Not `greenroom config`: that reads the same settings and fails in the same way."""
+    places = [f"`{name}` {_place(origin)}" for name, origin in _SET_AT.findall(message)]
+    if places:
+        return f"Correct {', '.join(places)}, or take it out to have the default."
+    return "Name a TOML file of settings with --config or GREENROOM_CONFIG; greenroom.toml is read where neither is."
+
+
+def _place(origin: str) -> str:
+    if origin == "flag":
+        return "on the command line"
+    return f"in the variable {origin}" if origin.startswith("GREENROOM_") else f"in the file {origin}"
+
+
 def as_command_error(error: Exception) -> CommandError:
     """Any exception in the words of this module. Unknown ones become INTERNAL."""
     from pydantic import ValidationError
@@ -51,8 +70,7 @@ def as_command_error(error: Exception) -> CommandError:
         failure = error.failure
         return CommandError(failure.code, failure.message, failure.hint, exit_code=exit_code_for(failure.code))
     if isinstance(error, ConfigError):
-        hint = "`greenroom config` prints what is in force and where it came from."
-        return CommandError("CONFIG_INVALID", str(error), hint, exit_code=EXIT_INPUT)
+        return CommandError("CONFIG_INVALID", str(error), _config_hint(str(error)), exit_code=EXIT_INPUT)
     if isinstance(error, UnknownRenderer):
         return CommandError("RENDERER_UNKNOWN", str(error.args[0]), exit_code=EXIT_INPUT)
     if isinstance(error, ValidationError):

@@ -72,8 +72,11 @@ def require_writable(output: Path) -> None:
 
 def settings_from(flags: dict[str, Any], more: list[str] | None, config: Path | None) -> LoadedSettings:
     """Load the settings with `flags` (None = not given) and the `--set` pairs on top. Raises `ConfigError`."""
-    from app.config import Settings, load_settings
+    from app.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
 
+    named = config or Path(os.environ.get(CONFIG_VARIABLE) or ".")
+    if (config or os.environ.get(CONFIG_VARIABLE)) and named.exists() and not named.is_file():
+        raise ConfigError(f"The configuration file {named} is not a file.")
     extra = pairs(more, "--set")
     unknown = sorted(set(extra) - set(Settings.model_fields))
     if unknown:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.errors import shown
+from app.cli.errors import EXIT_INPUT, CommandError, shown
 from app.cli.options import AsJson, ConfigFile, Debug, Url
 from app.cli.submit import connect
 
@@ -34,8 +34,9 @@ def tasks(
 ) -> None:
     """List the tasks of a running service, newest first."""
     with shown(debug):
+        wanted = [_status(name) for name in status or []]
         with connect(url, config) as client:
-            found = client.tasks(status=[name.upper() for name in status or []], limit=limit)
+            found = client.tasks(status=wanted, limit=limit)
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         elif not sys.stdout.isatty():
@@ -64,6 +65,17 @@ def cancel(
             typer.echo(json.dumps(answer))
         else:
             typer.echo(f"{answer['id']} {OUTCOMES.get(answer['outcome'], answer['outcome'])}")
+
+
+def _status(name: str) -> str:
+    """The status that a person means. Raises `CommandError` with the names that there are."""
+    from app.tasks.status import Status
+
+    known = [status.value for status in Status]
+    if name.upper() not in known:
+        message = f"--status {name!r} is none of {', '.join(known)}."
+        raise CommandError("OPTION_INVALID", message, exit_code=EXIT_INPUT)
+    return name.upper()
 
 
 def _progress(one: Mapping[str, Any]) -> str:

@@ -70,7 +70,17 @@ def test_plain_output_has_a_line_for_each_setting() -> None:
         (["--port", "70000"], {}, ["port", "flag"]),
         ([], {"GREENROOM_SLOTS": "many"}, ["slots", "GREENROOM_SLOTS"]),
         ([], {"GREENROOM_SATURATION": "cached"}, ["saturation", "GREENROOM_SATURATION", "result cache"]),  # R3.9
-        (["--config", "none.toml"], {}, ["none.toml"]),
+        (["--port", "70000"], {}, ["hint: Correct `port` on the command line"]),
+        ([], {"GREENROOM_SLOTS": "many"}, ["hint: Correct `slots` in the variable GREENROOM_SLOTS"]),
+        (
+            ["--config", "wrong.toml"],
+            {},
+            ["hint: Correct `port` in the file wrong.toml, `colour` in the file wrong.toml"],
+        ),
+        (["--config", "none.toml"], {}, ["none.toml does not exist", "hint: Name a TOML file"]),
+        (["--config", "/dev/null"], {}, ["/dev/null is not a file", "hint: Name a TOML file"]),
+        (["--config", "."], {}, ["The configuration file . is not a file"]),
+        ([], {"GREENROOM_CONFIG": "/"}, ["The configuration file / is not a file"]),
         (["--set", "colour=red"], {}, ["colour"]),
         (["--set", "colour"], {}, ["NAME=VALUE"]),
     ],
@@ -78,9 +88,11 @@ def test_plain_output_has_a_line_for_each_setting() -> None:
 def test_what_cannot_be_used_is_named_with_its_origin(
     arguments: list[str], variables: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Path("wrong.toml").write_text("colour = 'red'\nport = -1\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     result = CliRunner().invoke(app, ["config", *arguments])
     assert result.exit_code == 2
+    assert "prints what is in force" not in result.stderr
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.output

@@ -83,9 +83,16 @@ def test_what_the_service_refuses_is_told_in_its_words(cli: Cli, service: Servic
         done = cli(*arguments, "--url", service.url)
         assert done.returncode == 1
         assert "task_none" in done.stderr
-    done = cli("tasks", "--status", "sleeping", "--url", service.url)
+    done = cli("submit", PORTRAIT, SPEECH, "--option", "colour=red", "--url", service.url)
     assert done.returncode == 2
-    assert "status" in done.stderr
+    assert done.stderr.splitlines()[-2].count("options.colour: ") == 1
+
+
+def test_a_status_that_there_is_not_is_told_with_those_that_there_are(cli: Cli) -> None:
+    done = cli("tasks", "--status", "queued", "--status", "nope", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error OPTION_INVALID: --status 'nope' is none of QUEUED, ")
 
 
 def test_an_input_that_is_not_there_is_told_before_anything_is_sent(cli: Cli) -> None:
