@@ -58,7 +58,7 @@ def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
         # That parser is the strict one, but takes the last of two equal keys: this one is asked for nothing else.
         json.loads(body, object_pairs_hook=_no_key_twice, parse_int=len, parse_float=len)
     except ValueError as error:
-        raise _not_json(field, f"This is not JSON: {error}.", "json") from None
+        raise _not_json(field, f"This is not JSON: {str(error).rstrip('.')}.", "json") from None
     if not isinstance(value, dict):
         raise _not_json(field, "This is not a JSON object.", "not_an_object")
     return value

@@ -68,7 +68,7 @@ async def read_form(request: Request, boundary: bytes, blobs: BlobStore, limits:
             await reader.drain()
         parser.finalize()
     except FormParserError as error:
-        raise _malformed(f"The body is not well-formed multipart: {error}.") from None
+        raise _malformed(f"The body is not well-formed multipart: {str(error).rstrip('.')}.") from None
     finally:
         reader.abort()
     if not reader.complete:

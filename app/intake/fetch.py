@@ -112,10 +112,33 @@ class Fetcher:
                 raise
             raise refuse(
                 FailureCode.UPSTREAM_CONNECTION,
-                f"The transfer failed: {str(error) or type(error).__name__}.",
-                "Check the address and that its server is up, then try again.",
+                *_cause(error),
                 reason="connection",
             ) from error
+
+
+_OPENSSL = re.compile(r"^\[[^\]]*\] ?| ?\(_ssl\.c:\d+\)$")
+"""What Python puts around OpenSSL's words."""
+
+
+def _cause(error: BaseException) -> tuple[str, str]:
+    """Message and hint for a transfer that failed. What failed first may stand in an error below, the last without."""
+    chain: list[BaseException] = []
+    below: BaseException | None = error
+    while below is not None and below not in chain:
+        chain.append(below)
+        below = below.__cause__ or below.__context__
+    hint = "Check the address and that its server is up, then try again."
+    for found in chain:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"The server's certificate is not accepted: {found.verify_message.rstrip('.')}.", hint
+        if isinstance(found, ssl.SSLError):
+            text = _OPENSSL.sub("", _OPENSSL.sub("", str(found))).rstrip(".")
+            what = "handshake" if isinstance(error, httpcore.ConnectError) else "connection"
+            hint = "Check that the server speaks https at this port; where it does not, write http://."
+            return f"The TLS {what} failed: {text}.", hint
+    text = next((str(found) for found in chain if str(found)), type(error).__name__)
+    return f"The transfer failed: {text.rstrip('.')}.", hint
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -127,7 +150,7 @@ def _parse(raw: str) -> httpx.URL:
         url = httpx.URL(raw)
         port = url.port
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
-        raise _bad_url(f"The address cannot be read: {error}.") from None
+        raise _bad_url(f"The address cannot be read: {str(error).rstrip('.')}.") from None
     if url.scheme not in {"http", "https"}:
         raise _bad_url(f"{url.scheme or 'no scheme'}: only http and https are fetched.")
     if url.userinfo:

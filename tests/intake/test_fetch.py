@@ -332,3 +332,40 @@ def test_origin_counts(tmp_path: Path) -> None:
 
     assert asyncio.run(connect()) == 1
     assert isinstance(Origin(), Origin)
+
+
+class TestCauses:
+    """What went wrong with the connection is told in words, and ends in one full stop."""
+
+    @pytest.mark.parametrize(
+        ("scheme", "answer", "words"),
+        [
+            ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "The TLS handshake failed: wrong version number."),
+            ("https", b"", "The TLS handshake failed: EOF occurred in violation of protocol."),
+            ("http", b"", "The transfer failed: Server disconnected without sending a response."),
+        ],
+    )
+    async def test_a_server_that_does_not_speak_as_asked(
+        self, blobs: BlobStore, scheme: str, answer: bytes, words: str
+    ) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if answer:
+                await reader.read(100)
+                writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(CodedError) as caught:
+                await fetcher(blobs).fetch(f"{scheme}://127.0.0.1:{port}/x", max_bytes=10)
+        assert str(caught.value) == words
+        assert caught.value.code is FailureCode.UPSTREAM_CONNECTION
+        assert ("http://" in caught.value.failure.hint) == (scheme == "https")
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "https://127.0.0.1:1/x", "http://[x/", "http://a:b/"])
+    async def test_no_message_ends_in_two_stops(self, blobs: BlobStore, url: str) -> None:
+        with pytest.raises(CodedError) as caught:
+            await fetcher(blobs).fetch(url, max_bytes=10)
+        assert str(caught.value).endswith(".")
+        assert not str(caught.value).endswith("..")
