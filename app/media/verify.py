@@ -22,6 +22,10 @@ AAC_FRAME = 1024
 _TAIL_PACKETS = 600
 """Packets decoded behind the last keyframe at most; our encoder puts a keyframe every 2 s."""
 
+_KNOWN_BOXES = frozenset(
+    {"ftyp", "moov", "mdat", "free", "skip", "wide", "styp", "moof", "sidx", "mfra", "meta", "uuid"}
+)
+
 
 def verify_video(
     path: Path, *, width: int, height: int, fps: Fraction | float, frames: int, audio_seconds: float | None
@@ -85,10 +89,17 @@ def _check_boxes(path: Path) -> int:
     boxes = top_level_boxes(path)
     kinds = [box.kind for box in boxes]
     if "moov" not in kinds or "mdat" not in kinds or declared_end(boxes) != size:
-        raise _broken("boxes", "ftyp, moov, mdat up to the end of the file", ", ".join(kinds[:20]) or "none")
+        raise _broken("boxes", "ftyp, moov, mdat up to the end of the file", _named(kinds))
     if kinds.index("moov") > kinds.index("mdat"):
         raise _broken("faststart", "moov before mdat", "mdat before moov")
     return size
+
+
+def _named(kinds: list[str]) -> str:
+    """Box names as text that can be shown: damaged files have names of control characters."""
+    if not _KNOWN_BOXES.intersection(kinds):
+        return "no known box"
+    return ", ".join(kind if kind in _KNOWN_BOXES else ascii(kind) for kind in kinds[:20])
 
 
 def _check_streams(container: InputContainer, with_sound: bool) -> None:

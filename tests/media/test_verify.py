@@ -66,6 +66,21 @@ def test_absent_empty_cut_and_garbage(good: Path, tmp_path: Path) -> None:
         assert failed_check(tmp_path / "bad.mp4") == check
 
 
+def test_names_of_boxes_that_are_garbage(good: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    raw = good.read_bytes()
+    for content, found in (
+        (b"\0\0\0\x08\0\0\0\0" * 3, "no known box"),
+        (b"x" * 99, "no known box"),
+        (raw + b"\0\0\0\x99\0\n\xe4 ", r"ftyp, moov, free, mdat, '\x00\n\xe4 '"),
+    ):
+        bad.write_bytes(content)
+        with pytest.raises(CodedError) as caught:
+            verify_video(bad, **EXPECTED)
+        assert caught.value.failure.detail["found"].replace(" free,", "") == found.replace(" free,", "")
+        assert caught.value.failure.message.isprintable()
+
+
 def test_index_at_the_end_and_mute_and_late(tmp_path: Path) -> None:
     late = write_video(tmp_path / "late.mp4", 50, audio="aac")
     assert failed_check(late) == "faststart"
