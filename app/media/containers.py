@@ -40,7 +40,10 @@ PCM_PREFIX = "pcm_"
 
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-_SUPPORTED = "Supported: jpg, png, webp; mp4, mov, webm, mkv; wav, mp3, m4a, flac, ogg, opus."
+_SUPPORTED = (
+    "Supported: jpg, png, webp, gif (of an animated png, webp or gif, the first frame); "
+    "mp4, mov, webm, mkv; wav, mp3, m4a, flac, ogg, opus."
+)
 
 
 def invalid(reason: str, message: str, hint: str = "", **detail: Any) -> CodedError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +16,22 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from app.media.containers import invalid
+from app.media.containers import invalid, too_large
 from app.retry.taxonomy import CodedError, FailureCode
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""JPEG covers MPO, which is what phones write for a JPEG with a second picture behind the first."""
+"""Of animated ones the first frame is the picture.
+
+JPEG covers MPO, which is what phones write for a JPEG with a second picture behind the first.
+"""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 
-# Pillow only warns below twice its own limit; what is too large, the caller's limits say.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What is too large, the caller's limits say, by the header, before anything is decoded (`open_picture`).
+Image.MAX_IMAGE_PIXELS = None
+
+MAX_PIXELS = 178_956_970
+"""Pixels of a picture at most where the caller names no limit: about 0.5 GB as RGB."""
 
 ORIENTATION_TAG = 0x0112
 _CLOCKWISE = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
@@ -38,21 +43,18 @@ def is_picture(head: bytes) -> bool:
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture lazily (header only) and turn Pillow's errors inside the block into coded ones.
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open a picture of at most `max_pixels` lazily (header only); Pillow's errors inside the block become coded ones.
 
     Raises CodedError: INPUT_NOT_FOUND; INPUT_TOO_LARGE (`too_many_pixels`, from the header alone); INPUT_INVALID with
     reason `truncated` or `undecodable_image`.
     """
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
+            _check_pixels(path, image.width, image.height, max_pixels)
             yield image
     except FileNotFoundError as error:
         raise CodedError(FailureCode.INPUT_NOT_FOUND, f"{path.name} does not exist.", reason="not_found") from error
-    except Image.DecompressionBombError as error:
-        raise CodedError(
-            FailureCode.INPUT_TOO_LARGE, f"{path.name} is too large a picture: {error}", reason="too_many_pixels"
-        ) from error
     except UnidentifiedImageError as error:
         message = f"{path.name} begins like a picture, but its header cannot be read."
         raise invalid("undecodable_image", message) from error
@@ -61,6 +63,12 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         reason = "truncated" if truncated else "undecodable_image"
         raise invalid(reason, f"{path.name} cannot be decoded: {error}.") from error
+
+
+def _check_pixels(path: Path, width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        message = f"{path.name} has {width}x{height} pixels; the limit is {limit} in all."
+        raise too_large("too_many_pixels", message, limit=limit, measured=width * height)
 
 
 def clockwise_turn(image: Image.Image) -> int:

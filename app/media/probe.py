@@ -65,7 +65,7 @@ def _stat_and_head(path: Path) -> tuple[int, bytes]:
 def _probe_picture(path: Path, size: int, head: bytes, limits: MediaLimits) -> MediaInfo:
     if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > size:
         raise invalid("truncated", f"{path.name} is shorter than its header says.", "Send the whole file.")
-    with open_picture(path) as image:
+    with open_picture(path, limits.max_pixels) as image:
         # Before anything else: even asking a PNG for its EXIF data decodes it.
         width, height = image.size
         _check_size(path, width, height, limits)

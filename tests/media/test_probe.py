@@ -138,7 +138,8 @@ def test_what_is_no_media(tmp_path: Path, refused) -> None:
     }
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
-        refused(lambda name=name: probe(tmp_path / name, LIMITS), FailureCode.INPUT_INVALID, "unknown_format")
+        error = refused(lambda name=name: probe(tmp_path / name, LIMITS), FailureCode.INPUT_INVALID, "unknown_format")
+        assert "gif (of an animated png, webp or gif, the first frame)" in error.failure.hint
     (tmp_path / "empty.wav").touch()
     refused(lambda: probe(tmp_path / "empty.wav", LIMITS), FailureCode.INPUT_INVALID, "empty_file")
     refused(lambda: probe(tmp_path / "absent.wav", LIMITS), FailureCode.INPUT_NOT_FOUND, "not_found")
@@ -217,7 +218,18 @@ def test_limits(tmp_path: Path, refused) -> None:
 @pytest.mark.parametrize("side", [60_000, 9000])
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path, refused, side: int) -> None:
     bomb = png_header_only(tmp_path / "bomb.png", side, side)
-    refused(lambda: probe(bomb, LIMITS), FailureCode.INPUT_TOO_LARGE, "too_many_pixels")
+    error = refused(lambda: probe(bomb, LIMITS), FailureCode.INPUT_TOO_LARGE, "too_many_pixels")
+    assert error.failure.detail["limit"] == LIMITS.max_pixels
+    assert error.failure.detail["measured"] == side**2
+    for words in (str(LIMITS.max_pixels), f"{side}x{side}"):
+        assert words in error.failure.message
+
+
+def test_the_configured_limit_is_the_only_one(tmp_path: Path, refused) -> None:
+    """Pillow's own would refuse this by its header; ours lets it through, and then its pixels are missing."""
+    bomb = png_header_only(tmp_path / "bomb.png", 14_000, 14_000)
+    patient = MediaLimits(max_pixels=200_000_000)
+    refused(lambda: probe(bomb, patient), FailureCode.INPUT_INVALID, "truncated")
 
 
 def test_roles(refused) -> None:
