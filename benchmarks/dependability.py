@@ -47,7 +47,10 @@ def until(condition: Callable[[], Any], step_s: float = 0.002) -> float:
 
 def task_of(running: Running, task_id: str) -> dict[str, Any]:
     """The task now."""
-    task: dict[str, Any] = running.client.get(f"/tasks/{task_id}").json()
+    answer = running.client.get(f"/tasks/{task_id}")
+    if answer.status_code != 200:
+        raise RuntimeError(answer.text)
+    task: dict[str, Any] = answer.json()
     return task
 
 
