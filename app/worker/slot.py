@@ -74,6 +74,7 @@ class SlotProcess:
             daemon=False,
         )
         self._process.start()
+        self._pid = self._process.pid or 0
         # Where the kernel has pidfds: unlike multiprocessing's pipe, no grandchild can hold one open past the death,
         # and once it is readable the exit code is there.
         self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
@@ -84,8 +85,8 @@ class SlotProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
-        return self._process.pid or 0
+        """The process id, also after `dispose`."""
+        return self._pid
 
     @property
     def sentinel(self) -> int:
@@ -103,8 +104,11 @@ class SlotProcess:
         return self._process.exitcode
 
     def is_alive(self) -> bool:
-        """Whether the process exists."""
-        return self._process.is_alive()
+        """Whether the process exists; False after `dispose`, whose moment no reader can know."""
+        try:
+            return self._process.is_alive()
+        except ValueError:
+            return False
 
     def send(self, command: wire.Command) -> bool:
         """Send a command; False if the process is gone (its sentinel tells the rest)."""

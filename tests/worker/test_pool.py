@@ -75,3 +75,14 @@ def test_nvml_is_asked_for_the_processes_of_the_device(monkeypatch, listed):
     monkeypatch.setattr(gpu.pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: [Process()])
     assert gpu.holds_memory("GPU-a", 4711) is listed
     assert asked == ["GPU-a", "shutdown"]
+
+
+def test_a_process_that_was_thrown_away_can_still_be_looked_at(pool):
+    """Views of the API read slots without a lock: a process may be disposed of between two looks."""
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    process, pid = slot.process, slot.process.pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: slot.process is not process)
+    assert process.pid == pid
+    assert not process.is_alive()
