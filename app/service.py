@@ -313,7 +313,11 @@ class Service:
         http = asyncio.create_task(server.serve(sockets=[listener]))
         http.add_done_callback(lambda _task: stop.set())
         try:
-            await self.sandbox.start()
+            try:
+                await self.sandbox.start()
+            except CodedError as error:
+                log.warning("media_helper_started_again", reason=str(error))
+                await self.sandbox.start()
             self.janitor.sweep_start()
             await asyncio.to_thread(self.dispatcher.start)
             self.janitor.start()
