@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import uvicorn
 import uvloop
 
 from app.api.app import create_app
-from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
+from app.api.ports import ApiDependencies, ApiSettings
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
@@ -41,10 +41,11 @@ from app.render.contract import Phase
 from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
 from app.store.interface import SchemaTooNew, StoreUnavailable
-from app.store.records import Claim, InputRef, QueueStats
-from app.store.sql import SqlStore, open_store
+from app.store.records import Claim, InputRef
+from app.store.sql import open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
+from app.views import Catalogue, LiveView, Readiness
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
@@ -52,7 +53,7 @@ from app.worker.node import Node
 from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
 from app.worker.settle import Settler
-from app.worker.slots import Slot, SlotState
+from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 
@@ -64,97 +65,6 @@ _JANITOR_S = 600.0
 _KEEP_ALIVE_S = 15
 _HTTP_GRACE_S = 5
 """Open requests (long polls, downloads) get this long once the attempts are settled."""
-
-
-class _Live:
-    """What the API and the metrics may see of the pool: reads memory only."""
-
-    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore, disk: DiskWatch) -> None:
-        self._dispatcher = dispatcher
-        self._pool = pool
-        self._store = store
-        self._disk = disk
-
-    def progress(self, task_id: str) -> LiveProgress | None:
-        attempt = self._dispatcher.attempt_of(task_id)
-        if attempt is None or (look := attempt.look_if_there()) is None:
-            return None
-        eta = None
-        if look.phase == Phase.RENDER and 0 < look.done <= look.total:
-            eta = (time.monotonic() - attempt.began) * (look.total - look.done) / look.done
-        return LiveProgress(look.phase, look.done, look.total, eta)
-
-    def slots(self) -> list[SlotView]:
-        running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}
-        return [self._view(slot, running.get(slot.name)) for slot in self._pool.slots()]
-
-    def draining(self) -> bool:
-        return self._dispatcher.draining
-
-    def _view(self, slot: Slot, attempt: Attempt | None) -> SlotView:
-        process = slot.process
-        busy = slot.state is SlotState.BUSY and attempt is not None
-        return SlotView(
-            name=slot.name,
-            state=slot.state.value,
-            device=slot.plan.device,
-            task_id=attempt.claim.task.id if busy and attempt else None,
-            attempt=attempt.claim.attempt if busy and attempt else None,
-            pid=process.pid if process is not None else None,
-            since=slot.since,
-        )
-
-    def disk_free_bytes(self) -> int | None:
-        return self._disk.free()
-
-    def queue(self) -> QueueStats:
-        return self._store.queue()
-
-    def slot_states(self) -> Mapping[str, int]:
-        states = [slot.state for slot in self._pool.slots()]
-        return {state.value: states.count(state) for state in SlotState}
-
-
-class _Catalogue:
-    """The renderers that requests may name here."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
-
-    def names(self) -> list[str]:
-        return self._names
-
-    def sources(self, name: str) -> frozenset[str]:
-        return frozenset(registry.capabilities(name).sources)
-
-    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        return registry.validate_options(name, options)
-
-
-class _Readiness:
-    """Ready: the database answers, a slot can take work, and we are not on our way out."""
-
-    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher, disk: DiskWatch) -> None:
-        self._store = store
-        self._pool = pool
-        self._dispatcher = dispatcher
-        self._disk = disk
-
-    def check(self) -> tuple[bool, dict[str, Any]]:
-        database = "ok"
-        try:
-            self._store.ping()
-        except StoreUnavailable as error:
-            database = str(error)
-        ready = self._pool.ready_count()
-        slots: dict[str, Any] = {"ready": ready, "of": len(self._pool.slots())}
-        failures = {s.name: s.last_failure.message for s in self._pool.slots() if s.last_failure is not None}
-        if failures:
-            slots["failures"] = failures
-        ok = database == "ok" and ready > 0 and not self._dispatcher.draining
-        # A low disk is told and is no reason to send callers away: results can still be fetched, and tasks finish.
-        disk = f"low: {self._disk.free()} of {self._disk.low_bytes} bytes free" if self._disk.is_low() else "ok"
-        return ok, {"database": database, "slots": slots, "disk": disk, "draining": self._dispatcher.draining}
 
 
 class Service:
@@ -228,7 +138,7 @@ class Service:
             interval_s=_JANITOR_S,
         )
         self.store.subscribe(lambda events: self.metrics.count_events(events, tier))
-        live = _Live(self.dispatcher, self.pool, self.store, self.disk)
+        live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_slots([plan.name for plan in plans])
         self.sandbox = Sandbox(
@@ -242,8 +152,8 @@ class Service:
                 store=self.store,
                 intake=self.intake,
                 pool=live,
-                renderers=_Catalogue([tier, *([REHEARSAL] if settings.rehearsals and tier != REHEARSAL else [])]),
-                readiness=_Readiness(self.store, self.pool, self.dispatcher, self.disk),
+                renderers=Catalogue([tier, *([REHEARSAL] if settings.rehearsals and tier != REHEARSAL else [])]),
+                readiness=Readiness(self.store, self.pool, self.dispatcher, self.disk),
                 settings=ApiSettings(
                     data_dir=self.data_dir,
                     default_renderer=tier,

@@ -1,0 +1,110 @@
+"""What the API and the metrics may see of the running parts: views that read memory and never touch a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.api.ports import LiveProgress, SlotView
+from app.cleanup.disk import DiskWatch
+from app.render import registry
+from app.render.contract import Phase
+from app.store.interface import StoreUnavailable
+from app.store.records import QueueStats
+from app.store.sql import SqlStore
+from app.worker.attempt import Attempt
+from app.worker.dispatcher import Dispatcher
+from app.worker.pool import LocalPool
+from app.worker.slots import Slot, SlotState
+
+
+class LiveView:
+    """What the API and the metrics may see of the pool: reads memory only."""
+
+    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore, disk: DiskWatch) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._store = store
+        self._disk = disk
+
+    def progress(self, task_id: str) -> LiveProgress | None:
+        attempt = self._dispatcher.attempt_of(task_id)
+        if attempt is None or (look := attempt.look_if_there()) is None:
+            return None
+        eta = None
+        if look.phase == Phase.RENDER and 0 < look.done <= look.total:
+            eta = (time.monotonic() - attempt.began) * (look.total - look.done) / look.done
+        return LiveProgress(look.phase, look.done, look.total, eta)
+
+    def slots(self) -> list[SlotView]:
+        running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}
+        return [self._view(slot, running.get(slot.name)) for slot in self._pool.slots()]
+
+    def draining(self) -> bool:
+        return self._dispatcher.draining
+
+    def _view(self, slot: Slot, attempt: Attempt | None) -> SlotView:
+        process = slot.process
+        busy = slot.state is SlotState.BUSY and attempt is not None
+        return SlotView(
+            name=slot.name,
+            state=slot.state.value,
+            device=slot.plan.device,
+            task_id=attempt.claim.task.id if busy and attempt else None,
+            attempt=attempt.claim.attempt if busy and attempt else None,
+            pid=process.pid if process is not None else None,
+            since=slot.since,
+        )
+
+    def disk_free_bytes(self) -> int | None:
+        return self._disk.free()
+
+    def queue(self) -> QueueStats:
+        return self._store.queue()
+
+    def slot_states(self) -> Mapping[str, int]:
+        states = [slot.state for slot in self._pool.slots()]
+        return {state.value: states.count(state) for state in SlotState}
+
+
+class Catalogue:
+    """The renderers that requests may name here."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+
+    def names(self) -> list[str]:
+        return self._names
+
+    def sources(self, name: str) -> frozenset[str]:
+        return frozenset(registry.capabilities(name).sources)
+
+    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        return registry.validate_options(name, options)
+
+
+class Readiness:
+    """Ready: the database answers, a slot can take work, and we are not on our way out."""
+
+    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher, disk: DiskWatch) -> None:
+        self._store = store
+        self._pool = pool
+        self._dispatcher = dispatcher
+        self._disk = disk
+
+    def check(self) -> tuple[bool, dict[str, Any]]:
+        database = "ok"
+        try:
+            self._store.ping()
+        except StoreUnavailable as error:
+            database = str(error)
+        ready = self._pool.ready_count()
+        slots: dict[str, Any] = {"ready": ready, "of": len(self._pool.slots())}
+        failures = {s.name: s.last_failure.message for s in self._pool.slots() if s.last_failure is not None}
+        if failures:
+            slots["failures"] = failures
+        ok = database == "ok" and ready > 0 and not self._dispatcher.draining
+        # A low disk is told and is no reason to send callers away: results can still be fetched, and tasks finish.
+        disk = f"low: {self._disk.free()} of {self._disk.low_bytes} bytes free" if self._disk.is_low() else "ok"
+        return ok, {"database": database, "slots": slots, "disk": disk, "draining": self._dispatcher.draining}
