@@ -1,7 +1,8 @@
 """The monitor thread of one running attempt.
 
 Every few seconds it looks at both clocks and at the deadline, and renews the lease only while it is content.
-It never touches the process: it tells its verdict to the attempt, which acts.
+It never touches the process: it tells its verdict to the attempt, which acts. What it saw it tells an observer, so that
+its own mistakes can be counted: failed checks that a good one followed, and verdicts that the accused clock refuted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -16,6 +18,33 @@ from app.health.clocks import Health, Limits, Look, judge
 from app.retry.taxonomy import Failure, FailureCode
 
 log = structlog.get_logger(__name__)
+
+HEARTBEAT, PROGRESS = "heartbeat", "progress"
+CLOCKS = (HEARTBEAT, PROGRESS)
+_ACCUSED = {FailureCode.WORKER_UNRESPONSIVE: HEARTBEAT, FailureCode.WORKER_STALLED: PROGRESS}
+ACCUSATIONS = tuple(_ACCUSED)
+"""Verdicts that a clock can refute."""
+VERDICTS = (*ACCUSATIONS, FailureCode.DEADLINE_EXCEEDED)
+"""All that a monitor can find."""
+
+
+class HealthObserver(Protocol):
+    """What a monitor tells the telemetry; called from its thread. `slot` is where the attempt runs."""
+
+    def health_checked(self, slot: str) -> None:
+        """Both clocks were looked at."""
+
+    def health_strike(self, slot: str, clock: str) -> None:
+        """A check failed: the heartbeat stood since the last one, or the work for longer than its phase allows."""
+
+    def health_recovered(self, slot: str) -> None:
+        """A good check followed failed ones before they were too many: a false alarm that ended nothing."""
+
+    def health_verdict(self, slot: str, code: str) -> None:
+        """The attempt is to be ended for `code`."""
+
+    def health_refuted(self, slot: str, code: str) -> None:
+        """The accused clock moved after the verdict: a process was ended that was slow, not hung."""
 
 
 class Monitor:
@@ -28,6 +57,7 @@ class Monitor:
         look: Callable[[], Look],
         renew: Callable[[], None],
         verdict: Callable[[Failure], None],
+        observer: HealthObserver,
         limits: Limits,
         interval_s: float,
         deadline: float | None,
@@ -35,11 +65,13 @@ class Monitor:
     ) -> None:
         """`look` reads the clocks; `renew` renews the lease and may raise; `verdict` takes one failure, once.
 
-        `deadline` is on `clock`, in seconds; None means none.
+        `name` is the slot's. `deadline` is on `clock`, in seconds; None means none.
         """
+        self._slot = name
         self._look = look
         self._renew = renew
         self._verdict = verdict
+        self._observer = observer
         self._limits = limits
         self._interval_s = interval_s
         self._deadline = deadline
@@ -68,14 +100,17 @@ class Monitor:
         while not self._stop.wait(self._pause()):
             now = self._clock()
             if self._deadline is not None and now >= self._deadline:
-                self._verdict(Failure(FailureCode.DEADLINE_EXCEEDED))
+                self._say(Failure(FailureCode.DEADLINE_EXCEEDED))
                 return
             if now < next_check:
                 continue
             next_check = now + self._interval_s
-            health, failure = judge(health, self._look(), self._limits)
+            before, seen = health, self._look()
+            health, failure = judge(before, seen, self._limits)
+            self._observe(before, health, failure)
             if failure is not None:
-                self._verdict(failure)
+                self._say(failure)
+                self._reconsider(failure, seen)
                 return
             if health.strikes:
                 log.warning("health_strike", strikes=health.strikes, of=self._limits.strikes)
@@ -84,3 +119,26 @@ class Monitor:
                 self._renew()
             except Exception as error:  # noqa: BLE001 - a lease that cannot be renewed is retried until it expires
                 log.warning("lease_not_renewed", error=repr(error))
+
+    def _observe(self, before: Health, after: Health, failure: Failure | None) -> None:
+        self._observer.health_checked(self._slot)
+        if after.strikes:
+            self._observer.health_strike(self._slot, HEARTBEAT)
+        elif before.strikes:
+            self._observer.health_recovered(self._slot)
+            log.info("health_recovered", strikes=before.strikes)
+        if failure is not None and _ACCUSED[failure.code] == PROGRESS:
+            self._observer.health_strike(self._slot, PROGRESS)
+
+    def _say(self, failure: Failure) -> None:
+        self._observer.health_verdict(self._slot, failure.code.value)
+        self._verdict(failure)
+
+    def _reconsider(self, failure: Failure, accused: Look) -> None:
+        """Once the attempt is over: did the clock that the verdict spoke of move after all?"""
+        self._stop.wait()
+        last = self._look()
+        moved = last.beats != accused.beats if _ACCUSED[failure.code] == HEARTBEAT else last.moves != accused.moves
+        if moved:
+            self._observer.health_refuted(self._slot, failure.code.value)
+            log.warning("health_verdict_refuted", code=failure.code)

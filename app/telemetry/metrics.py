@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.health.monitor import ACCUSATIONS, CLOCKS, VERDICTS
 from app.store.interface import StoreUnavailable
 from app.store.records import EventRecord, QueueStats
 from app.tasks.replay import EVENT_OF
@@ -137,6 +138,33 @@ class Metrics:
             ["slot"],
             registry=self.registry,
         )
+        self._checks = Counter(
+            "greenroom_health_checks_total", "Health checks of running attempts.", ["slot"], registry=self.registry
+        )
+        self._strikes = Counter(
+            "greenroom_health_strikes_total",
+            "Failed health checks, by the clock that stood.",
+            ["slot", "clock"],
+            registry=self.registry,
+        )
+        self._recoveries = Counter(
+            "greenroom_health_recoveries_total",
+            "Rows of failed health checks that a good one ended: false alarms without consequence.",
+            ["slot"],
+            registry=self.registry,
+        )
+        self._verdicts = Counter(
+            "greenroom_health_verdicts_total",
+            "Attempts that their monitor ordered to end, by failure.",
+            ["slot", "code"],
+            registry=self.registry,
+        )
+        self._refuted = Counter(
+            "greenroom_health_verdicts_refuted_total",
+            "Verdicts after which the clock that had stood moved: false alarms that ended an attempt.",
+            ["slot", "code"],
+            registry=self.registry,
+        )
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             self._finished.labels(status.value)
 
@@ -145,9 +173,17 @@ class Metrics:
         self.registry.register(_StateCollector(source))
 
     def expect_slots(self, names: Sequence[str]) -> None:
-        """Show the restarts of these slots from the start, as 0: an alert on their increase sees the first one."""
+        """Show the counters of these slots from the start, as 0: an alert on their increase sees the first one."""
         for name in names:
             self._restarts.labels(name)
+            self._checks.labels(name)
+            self._recoveries.labels(name)
+            for clock in CLOCKS:
+                self._strikes.labels(name, clock)
+            for code in VERDICTS:
+                self._verdicts.labels(name, code.value)
+            for code in ACCUSATIONS:
+                self._refuted.labels(name, code.value)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One finished HTTP request."""
@@ -173,6 +209,26 @@ class Metrics:
     def worker_restarted(self, slot: str, reason: str) -> None:  # noqa: ARG002 - the reason stands in the log
         """One slot process was replaced."""
         self._restarts.labels(slot).inc()
+
+    def health_checked(self, slot: str) -> None:
+        """One health check of a running attempt."""
+        self._checks.labels(slot).inc()
+
+    def health_strike(self, slot: str, clock: str) -> None:
+        """One failed check."""
+        self._strikes.labels(slot, clock).inc()
+
+    def health_recovered(self, slot: str) -> None:
+        """Failed checks came to nothing."""
+        self._recoveries.labels(slot).inc()
+
+    def health_verdict(self, slot: str, code: str) -> None:
+        """One attempt is ended by its monitor."""
+        self._verdicts.labels(slot, code).inc()
+
+    def health_refuted(self, slot: str, code: str) -> None:
+        """One verdict was wrong."""
+        self._refuted.labels(slot, code).inc()
 
     def render(self) -> tuple[bytes, str]:
         """The page for a scrape and its content type."""

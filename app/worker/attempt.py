@@ -22,7 +22,7 @@ import structlog
 from app.cleanup.scope import CleanupScope
 from app.failpoints import hit
 from app.health.clocks import Limits, Look
-from app.health.monitor import Monitor
+from app.health.monitor import HealthObserver, Monitor
 from app.health.oom import rose
 from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
@@ -54,8 +54,8 @@ class AttemptSettings:
     attempts_dir: Path
 
 
-class AttemptObserver(Protocol):
-    """What an attempt tells the telemetry."""
+class AttemptObserver(HealthObserver, Protocol):
+    """What an attempt and its monitor tell the telemetry."""
 
     def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
         """An attempt is settled."""
@@ -170,6 +170,7 @@ class Attempt:
             look=self.look,
             renew=lambda: self._check_lease(),
             verdict=self.order_end,
+            observer=self._observer,
             limits=self._settings.limits,
             interval_s=self._settings.health_interval_s,
             deadline=None if deadline_at is None else time.monotonic() + deadline_at - time.time(),

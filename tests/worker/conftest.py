@@ -36,6 +36,8 @@ class Observed:
 
     restarts: list[tuple[str, str]] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    health: list[tuple[str, ...]] = field(default_factory=list)
+    """What the monitors told, in order: (kind, slot, clock or code)."""
 
     def worker_restarted(self, slot: str, reason: str) -> None:
         self.restarts.append((slot, reason))
@@ -43,6 +45,21 @@ class Observed:
     def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
         assert seconds > 0
         self.ended.append((tier, outcome))
+
+    def health_checked(self, slot: str) -> None:
+        self.health.append(("checked", slot))
+
+    def health_strike(self, slot: str, clock: str) -> None:
+        self.health.append(("strike", slot, clock))
+
+    def health_recovered(self, slot: str) -> None:
+        self.health.append(("recovered", slot))
+
+    def health_verdict(self, slot: str, code: str) -> None:
+        self.health.append(("verdict", slot, code))
+
+    def health_refuted(self, slot: str, code: str) -> None:
+        self.health.append(("refuted", slot, code))
 
 
 class Bench:

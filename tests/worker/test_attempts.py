@@ -180,6 +180,10 @@ def test_a_process_without_a_heartbeat_is_replaced_and_the_task_runs_again(bench
     assert task.status is Status.SUCCEEDED
     assert codes(task) == ["WORKER_UNRESPONSIVE", None]
     assert "3 checks" in task.attempts[0].error["message"]
+    assert node.seen.health.count(("strike", "cpu-0", "heartbeat")) == 3
+    assert [seen for seen in node.seen.health if seen[0] in ("verdict", "refuted")] == [
+        ("verdict", "cpu-0", "WORKER_UNRESPONSIVE")
+    ]
 
 
 @pytest.mark.parametrize("fault", ["stall", "block"])
@@ -188,6 +192,9 @@ def test_work_that_stands_still_is_ended_with_its_stacks(bench, submit, fault):
     task = node.until_ended(submit(fault=fault, times=1, frame=3))
     assert task.status is Status.SUCCEEDED
     assert codes(task) == ["WORKER_STALLED", None]
+    assert [seen for seen in node.seen.health if seen[0] in ("verdict", "refuted")] == [
+        ("verdict", "cpu-0", "WORKER_STALLED")
+    ]
     postmortem = task.attempts[0].postmortem
     assert (postmortem["phase"], postmortem["done"]) == ("render", 3)
     assert "faults.py" in postmortem["stacks"]
