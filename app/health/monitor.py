@@ -135,7 +135,10 @@ class Monitor:
         self._verdict(failure)
 
     def _reconsider(self, failure: Failure, accused: Look) -> None:
-        """Once the attempt is over: did the clock that the verdict spoke of move after all?"""
+        """Once the attempt is over: did the clock that the verdict spoke of move after all?
+
+        A wait that the signal for the stacks has ended counts as moved, too: waits that restart do not.
+        """
         self._stop.wait()
         last = self._look()
         moved = last.beats != accused.beats if _ACCUSED[failure.code] == HEARTBEAT else last.moves != accused.moves

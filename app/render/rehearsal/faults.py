@@ -49,8 +49,10 @@ def commit(
         case Fault.STOP:
             os.kill(os.getpid(), signal.SIGSTOP)
         case Fault.BLOCK_GIL:
-            # PyDLL, unlike CDLL, keeps the interpreter's lock during the call.
-            ctypes.PyDLL(None).pause()
+            # PyDLL, unlike CDLL, keeps the interpreter's lock during the call. The kernel takes a read up again after
+            # the signal that asks for the stacks; pause() would return, and the process be well again.
+            nothing, _held_open = os.pipe()
+            ctypes.PyDLL(None).read(nothing, ctypes.create_string_buffer(1), 1)
         case Fault.BLOCK:
             threading.Event().wait()
         case Fault.STALL:
