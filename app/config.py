@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     phase_render_s: Positive = 60.0
     phase_encode_s: Positive = 60.0
     max_retries: Annotated[int, Field(ge=0)] = 3
+    backoff: Literal["seed", "fixed", "exponential", "full_jitter"] = Field(
+        "seed", description="How pauses before retries grow."
+    )
     backoff_cap_s: Positive = 60.0
     cancel_grace_s: Positive = Field(2.0, description="How long a render may take to yield before it is killed.")
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20.0

@@ -38,6 +38,7 @@ from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.render import registry
 from app.render.contract import Phase
+from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
 from app.store.interface import SchemaTooNew, StoreUnavailable
@@ -115,6 +116,7 @@ class Service:
             data_dir=self.data_dir,
             tier=tier,
             max_retries=settings.max_retries,
+            backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
             backoff_cap_s=settings.backoff_cap_s,
             patience_s=settings.lease_s,
             budget=RetryBudget(),

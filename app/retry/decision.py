@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.retry.backoff import Uniform, seed_backoff
+from app.retry.backoff import Backoff
 from app.retry.taxonomy import Failure, FailureCode
 
 
@@ -28,13 +27,13 @@ def decide(
     max_retries: int,
     now: float,
     deadline_at: float | None,
-    cap_s: float = 60.0,
-    uniform: Uniform = random.uniform,
+    backoff: Backoff,
 ) -> Decision:
     """Decide what follows `failure`.
 
     `earlier` are the codes of this task's failed attempts before, `retries` the retries charged so far over all
-    causes. A retry that could only start past `deadline_at` (epoch seconds) is not scheduled.
+    causes. A retry that could only start past `deadline_at` (epoch seconds) is not scheduled. `backoff` is asked with
+    the number of this cause's retry and its row's first delay.
     """
     policy = failure.policy
     if failure.code is FailureCode.CANCELLED:
@@ -48,7 +47,7 @@ def decide(
         return Decision("fail", 0.0, f"{failure.code} was retried {same} times, its limit")
     if retries >= max_retries:
         return Decision("fail", 0.0, f"all {max_retries} retries are used")
-    backoff = seed_backoff(same + 1, policy.first_delay_s, cap_s=cap_s, uniform=uniform)
-    if deadline_at is not None and now + backoff >= deadline_at:
+    backoff_s = backoff(same + 1, policy.first_delay_s)
+    if deadline_at is not None and now + backoff_s >= deadline_at:
         return Decision("fail", 0.0, "the deadline would pass before the next try")
-    return Decision("retry", backoff, f"{failure.code}, retry {retries + 1} of {max_retries}")
+    return Decision("retry", backoff_s, f"{failure.code}, retry {retries + 1} of {max_retries}")

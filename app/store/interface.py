@@ -264,6 +264,12 @@ class Store(Protocol):
     def subscribe(self, listener: Listener) -> None:
         """Add a listener for committed events."""
 
+    def on_resumed(self, listener: Callable[[], None]) -> None:
+        """Add a listener that is called, in any thread, once claiming was resumed through this store.
+
+        A pause is no event of any task, so that `subscribe` does not tell it. It must be quick and must not raise.
+        """
+
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless the database can be read and locked for writing. Blocks at most 10 s."""
 

@@ -91,6 +91,7 @@ class SqlStore(Store):
         self._closed = False
         self._patience_s = patience_s
         self._writer = Writer(writing, clock, patience_s=patience_s)
+        self._on_resumed: list[Callable[[], None]] = []
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
 
     # -- callers ----------------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class SqlStore(Store):
 
     async def aset_paused(self, paused: bool) -> None:
         await self._awrite(lambda tx: upload_writes.set_paused(tx, paused))
+        self._tell(paused=paused)
 
     async def aput_upload(self, upload: UploadRecord) -> None:
         await self._awrite(lambda tx: upload_writes.put_upload(tx, upload))
@@ -236,6 +238,7 @@ class SqlStore(Store):
 
     def set_paused(self, paused: bool) -> None:
         self._write(lambda tx: upload_writes.set_paused(tx, paused))
+        self._tell(paused=paused)
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
     def prune_keys(self) -> int:
@@ -262,6 +265,9 @@ class SqlStore(Store):
     def subscribe(self, listener: Listener) -> None:
         self._writer.subscribe(listener)
 
+    def on_resumed(self, listener: Callable[[], None]) -> None:
+        self._on_resumed = [*self._on_resumed, listener]
+
     def ping(self) -> None:
         self._read(reads.ping)
         try:
@@ -286,6 +292,10 @@ class SqlStore(Store):
 
     async def _awrite(self, operation: Operation[T]) -> T:
         return await asyncio.wrap_future(self._writer.submit(operation))
+
+    def _tell(self, *, paused: bool) -> None:
+        for listener in () if paused else self._on_resumed:
+            listener()
 
     def _sweep(self, operation: Operation[list[TaskRecord]]) -> list[TaskRecord]:
         """Repeat an operation that changes up to `CHUNK` tasks until it finds no more."""

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _SWEEP_S = 1.0
 """How often leases, deadlines and the queue are looked at although nothing is announced: another service on the same
 database may have queued a task, or died."""
-_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait", "queue.resumed"})
+_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait"})
 _STORE_PAUSE_S = 0.5
 """Pause after the database could not be reached, so that the loop does not spin."""
 
@@ -71,6 +71,7 @@ class Dispatcher:
         self._all_done = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
         store.subscribe(self._on_events)
+        store.on_resumed(self._wake.set)
 
     def start(self) -> None:
         """Take back what this node left, then start the slots and the loop."""

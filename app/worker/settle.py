@@ -15,6 +15,7 @@ import structlog
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from app.failpoints import hit
+from app.retry.backoff import Backoff
 from app.retry.budget import RetryBudget
 from app.retry.decision import decide
 from app.retry.taxonomy import Failure, FailureCode
@@ -38,6 +39,7 @@ class Settler:
         data_dir: Path,
         tier: str,
         max_retries: int,
+        backoff: Backoff,
         backoff_cap_s: float,
         patience_s: float,
         budget: RetryBudget,
@@ -45,11 +47,13 @@ class Settler:
         attempts_dir: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`patience_s`: how long a write is tried again while the database is unavailable (about one lease)."""
+        """`backoff_cap_s`: what a retry waits over the budget. `patience_s`: how long a write is tried again while the
+        database is unavailable (about one lease)."""
         self._store = store
         self._data_dir = data_dir
         self._tier = tier
         self._max_retries = max_retries
+        self._backoff = backoff
         self._backoff_cap_s = backoff_cap_s
         self._patience_s = patience_s
         self._budget = budget
@@ -118,7 +122,7 @@ class Settler:
             max_retries=self._max_retries,
             now=now,
             deadline_at=task.deadline_at,
-            cap_s=self._backoff_cap_s,
+            backoff=self._backoff,
         )
         error = {
             "code": failure.code.value,

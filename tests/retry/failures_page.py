@@ -113,7 +113,7 @@ the caller can do; this page is for the operator.
 ## The table
 
 - **Retries**: how often this cause is retried, and the longest first pause. Pauses double up to `backoff_cap_s`, each
-  times a random factor from 0.5 to 1. Over all causes a task has at most `max_retries` retries, and none is begun past its deadline.
+  times a random factor from 0.5 to 1, unless `backoff` names another strategy. Over all causes a task has at most `max_retries` retries, and none is begun past its deadline.
 - **Process**: *kept* means that the worker's process takes the next task; *replaced* means that it is ended with its whole
   process group and a fresh one (or the warm spare) takes its place.
 - **Quarantine**: when its device gets no more tasks for a while.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import queue
-import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.retry.backoff import seed_backoff
+from app.retry.backoff import make_backoff
 from app.retry.classifier import classify_exception, classify_exit
 from app.retry.decision import decide
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
@@ -66,21 +65,10 @@ def test_a_dead_process_is_a_crash_that_names_how(exitcode, word):
     assert failure.detail["last_words"] == "last words"
 
 
-@given(st.integers(1, 12), st.floats(0.1, 40), st.integers(0, 2**32))
-def test_backoff_follows_the_seed_formula_and_its_cap(retry, first, seed):  # R3.6
-    wait = seed_backoff(retry, first, uniform=random.Random(seed).uniform)
-    full = min(first * 2 ** (retry - 1), 60.0)
-    assert 0.5 * full <= wait <= full
-
-
-def test_a_first_delay_of_zero_retries_at_once():
-    assert seed_backoff(1, 0) == 0.0
-
-
 def _decide(code, earlier=(), retries=0, deadline_at=None):
     return decide(
         Failure(code), earlier=earlier, retries=retries, max_retries=3, now=1000.0, deadline_at=deadline_at,
-        uniform=lambda low, high: high,
+        backoff=make_backoff("exponential", 60.0),
     )  # fmt: skip
 
 

@@ -246,3 +246,14 @@ def test_a_healthy_store_answers_a_ping(store: Store, asynchronous: bool) -> Non
         run(store.aping())
     else:
         store.ping()
+
+
+def test_who_waits_for_the_queue_hears_at_once_that_it_was_resumed(store: Store) -> None:  # R0.13
+    heard: list[bool] = []
+    store.on_resumed(lambda: heard.append(store.queue().paused))
+    store.set_paused(True)
+    assert heard == []
+    store.set_paused(False)
+    run(store.aset_paused(True))
+    run(store.aset_paused(False))
+    assert heard == [False, False]

@@ -16,6 +16,7 @@ import pytest
 
 from app.health.clocks import Limits
 from app.render.contract import Phase
+from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
 from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
@@ -94,7 +95,9 @@ class Bench:
             attempts_dir=folder / "attempts",
         )
         settler = Settler(
-            store, data_dir=folder, tier=renderer, max_retries=3, backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
+            store, data_dir=folder, tier=renderer, max_retries=3,
+            backoff=make_backoff("seed", numbers.get("backoff_cap_s", 0.01)),
+            backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
             patience_s=numbers.get("patience_s", 5.0), budget=RetryBudget(),
             locate=lambda ref: folder / ref.sha256, attempts_dir=folder / "attempts",
         )  # fmt: skip

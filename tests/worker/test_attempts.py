@@ -13,6 +13,7 @@ import pytest
 
 from app.store.interface import StoreUnavailable
 from app.tasks.status import Status
+from app.worker import dispatcher
 
 
 def leftovers(bench) -> list[str]:
@@ -300,3 +301,18 @@ def test_a_renderer_that_cannot_load_says_so_and_nothing_is_claimed(bench, submi
     assert failure.code == "WORKER_START_FAILED"
     assert "no-such-renderer" in failure.message
     assert node.task(task_id).status is Status.QUEUED
+
+
+def test_a_resumed_queue_is_served_at_once_and_not_at_the_next_sweep(bench, submit, store, monkeypatch):  # R0.13
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 3600.0)
+    store.set_paused(True)
+    node = bench()
+    node.until_idle()
+    claim, looked = store.claim, []
+    monkeypatch.setattr(store, "claim", lambda *where, **terms: looked.append(claim(*where, **terms)) or looked[-1])
+    task_id = submit()
+    node.until(lambda: looked, "the dispatcher to look into the paused queue")
+    assert looked[0] is None
+    assert node.task(task_id).status is Status.QUEUED
+    store.set_paused(False)
+    assert node.until_ended(task_id).status is Status.SUCCEEDED
