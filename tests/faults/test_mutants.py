@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CLAIMS = "tests/store/test_claims.py"
 HISTORIES = "tests/store/test_machine.py::test_a_long_busy_history_agrees_with_the_model"
+THREADS = "tests/store/test_threads.py::test_threads_on_one_database_agree_on_what_happened"
 TROUBLE = "tests/faults/test_store_trouble.py"
 LATE = f"{TROUBLE}::test_an_attempt_that_loses_its_lease_after_it_published_leaves_no_file"
 OVERTAKEN = f"{TROUBLE}::test_an_attempt_that_loses_its_lease_while_another_runs_changes_nothing"
@@ -23,9 +24,11 @@ WHOLE = f"{TROUBLE}::test_the_whole_file_is_in_place_before_success_is_written"
     [
         ("fences", CLAIMS),
         ("fences", HISTORIES),
+        ("fences", THREADS),
         ("fences", OVERTAKEN),
         ("leases", CLAIMS),
         ("leases", HISTORIES),
+        ("leases", THREADS),
         ("publish-late", WHOLE),
         ("publish-unfenced", LATE),
     ],
