@@ -46,6 +46,7 @@ from app.store.records import Claim, InputRef
 from app.store.sql import open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
+from app.telemetry.statistics import Statistics
 from app.views import Catalogue, LiveView, Readiness
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
@@ -139,7 +140,10 @@ class Service:
             retention=Retention(result_s=settings.result_ttl_s, task_s=settings.task_ttl_s),
             interval_s=_JANITOR_S,
         )
-        self.store.subscribe(lambda events: self.metrics.count_events(events, tier))
+        self.statistics = Statistics()
+        self.statistics.rebuild(self.store, self.node.id)
+        self.store.subscribe(self.statistics.count_events)
+        self.store.subscribe(self.metrics.count_events)
         live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_slots([plan.name for plan in plans])
@@ -170,6 +174,7 @@ class Service:
                 render_metrics=self.metrics.render,
                 observe_request=self.metrics.observe_request,
                 disk=self.disk,
+                statistics=self.statistics,
             )
         )
 

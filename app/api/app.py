@@ -15,7 +15,7 @@ from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
-from app.api.routes import generate, operations, output, queue, tasks, uploads
+from app.api.routes import generate, observing, operations, output, queue, tasks, uploads
 from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
@@ -37,6 +37,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         output.router(deps),
         uploads.router(deps),
         queue.router(deps, holding),
+        observing.router(deps),
     ):
         app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
     app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.

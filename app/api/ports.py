@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from app.intake.resolve import Intake
 from app.store.interface import Store
+from app.telemetry.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +164,5 @@ class ApiDependencies:
     """The metrics page and its content type."""
     observe_request: RequestObserver = field(default=_unobserved)
     disk: DiskSpace = field(default_factory=_Boundless)
+    statistics: Statistics = field(default_factory=Statistics)
     clock: Callable[[], float] = time.time

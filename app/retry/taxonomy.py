@@ -44,6 +44,10 @@ class FailureCode(StrEnum):
     INTERNAL = "INTERNAL"
 
 
+CALLERS_FAULT = frozenset(code for code in FailureCode if code.startswith("INPUT_"))
+"""Failures for which the input is to blame: they say nothing about the service or a tier."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
     """One row of the failure table.

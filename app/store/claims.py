@@ -122,12 +122,12 @@ def succeed(
 ) -> TaskRecord:
     """RUNNING -> SUCCEEDED. See `Store.succeed`."""
     task = _held(tx, held)
-    close_attempt(tx, task, "succeeded", stages=stages or {}, facts=facts or {})
+    ended = close_attempt(tx, task, "succeeded", stages=stages or {}, facts=facts or {})
     return finish(
         tx,
         task,
         Status.SUCCEEDED,
-        {"served_by": served_by, "degraded": degraded},
+        {"served_by": served_by, "degraded": degraded} | ended,
         output=asdict(artifact),
         served_by=served_by,
         degraded=degraded,
@@ -150,7 +150,7 @@ def end_attempt(
     task = _held(tx, held)
     if task.cancel_requested_at is not None and end in ("retry", "requeue"):
         end = "cancel"
-    close_attempt(
+    ended = close_attempt(
         tx,
         task,
         _OUTCOME[end],
@@ -160,13 +160,13 @@ def end_attempt(
     )
     match end:
         case "retry":
-            return _retry(tx, task, error, tx.now if retry_at is None else retry_at, backoff_ms)
+            return _retry(tx, task, error, tx.now if retry_at is None else retry_at, backoff_ms, ended)
         case "requeue":
-            return requeue(tx, task, "interrupted", until=retry_at)
+            return _requeue(tx, task, "interrupted", ended, until=retry_at)
         case "fail":
-            return finish(tx, task, Status.FAILED, {"error": error}, error=error)
+            return finish(tx, task, Status.FAILED, {"error": error} | ended, error=error)
         case "cancel":
-            return finish(tx, task, Status.CANCELLED, {}, error=cancelled())
+            return finish(tx, task, Status.CANCELLED, ended, error=cancelled())
 
 
 def rescue_expired(tx: Transaction, limit: int) -> list[TaskRecord]:
@@ -185,20 +185,27 @@ def take_back(tx: Transaction, owner: str, limit: int) -> list[TaskRecord]:
     return [_give_back(tx, task_record(row), "taken_back") for row in rows]
 
 
-def requeue(tx: Transaction, task: TaskRecord, reason: str, *, until: float | None = None) -> TaskRecord:
+def _requeue(
+    tx: Transaction, task: TaskRecord, reason: str, ended: dict[str, Any], *, until: float | None = None
+) -> TaskRecord:
     """Back to QUEUED, no retry charged."""
-    return wait(tx, task, Status.QUEUED, {"reason": reason}, until=until, retry_at=None, retry_reason=None)
+    return wait(tx, task, Status.QUEUED, {"reason": reason} | ended, until=until, retry_at=None, retry_reason=None)
 
 
 def _retry(
-    tx: Transaction, task: TaskRecord, error: dict[str, Any] | None, at: float, backoff_ms: int | None
+    tx: Transaction,
+    task: TaskRecord,
+    error: dict[str, Any] | None,
+    at: float,
+    backoff_ms: int | None,
+    ended: dict[str, Any],
 ) -> TaskRecord:
     retries = task.retries + 1
     return wait(
         tx,
         task,
         Status.RETRY_WAIT,
-        {"retry_at": at, "backoff_ms": backoff_ms, "retries": retries, "error": error},
+        {"retry_at": at, "backoff_ms": backoff_ms, "retries": retries, "error": error} | ended,
         until=at,
         retries=retries,
         retry_at=at,
@@ -209,10 +216,10 @@ def _retry(
 def _give_back(tx: Transaction, task: TaskRecord, reason: str) -> TaskRecord:
     """What happens to a running task whose holder is gone."""
     if task.cancel_requested_at is not None:
-        close_attempt(tx, task, "cancelled")
-        return finish(tx, task, Status.CANCELLED, {"reason": reason}, error=cancelled())
-    close_attempt(tx, task, "interrupted", error=as_error(Failure(FailureCode.INTERRUPTED, detail={"reason": reason})))
-    return requeue(tx, task, reason)
+        ended = close_attempt(tx, task, "cancelled")
+        return finish(tx, task, Status.CANCELLED, {"reason": reason} | ended, error=cancelled())
+    error = as_error(Failure(FailureCode.INTERRUPTED, detail={"reason": reason}))
+    return _requeue(tx, task, reason, close_attempt(tx, task, "interrupted", error=error))
 
 
 def _held(tx: Transaction, held: Claim) -> TaskRecord:

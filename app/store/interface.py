@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from app.store.records import (
     Artifact,
     AttemptEnd,
+    AttemptEnding,
     CancelOutcome,
     Claim,
     Created,
@@ -21,6 +22,7 @@ from app.store.records import (
     NewTask,
     Page,
     QueueStats,
+    TaskEnding,
     TaskFilter,
     TaskRecord,
     UploadRecord,
@@ -220,6 +222,12 @@ class Store(Protocol):
 
     def queue(self) -> QueueStats:
         """As `aqueue`, for threads."""
+
+    def attempt_endings(self, owner: str, *, since: float, limit: int) -> list[AttemptEnding]:
+        """Attempts of `owner` that ended after `since`, newest first, at most `limit`."""
+
+    def task_endings(self, owner: str, *, since: float, limit: int) -> list[TaskEnding]:
+        """The last `limit` tasks that ended after `since`, newest first, less those that ended in another's attempt."""
 
     def set_paused(self, paused: bool) -> None:
         """Pause or resume claiming, durably. What runs goes on."""

@@ -169,6 +169,33 @@ class EventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptEnding:
+    """What statistics need of an attempt that has ended."""
+
+    tier: str
+    device: str
+    outcome: str
+    """As in `AttemptRecord`."""
+    code: str | None
+    """The failure's code; None for a success."""
+    started_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnding:
+    """What statistics need of a task that has ended."""
+
+    tier: str
+    """That of the attempt with which it ended; empty where it ended waiting."""
+    status: Status
+    enqueued_at: float
+    started_at: float | None
+    """When its first attempt began, None if none did."""
+    finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which tasks to list; None means any."""
 

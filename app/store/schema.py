@@ -120,6 +120,7 @@ attempts = Table(
     Column("stages", _Json, nullable=False),
     Column("facts", _Json, nullable=False),
 )
+_partial("ix_attempts_ended", attempts.c.ended_at, where="ended_at IS NOT NULL")
 
 events = Table(
     "events",

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import claims, creation, reads, retention
+from app.store import claims, creation, endings, reads, retention
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -22,6 +22,7 @@ from app.store.migrate import migrate
 from app.store.records import (
     Artifact,
     AttemptEnd,
+    AttemptEnding,
     CancelOutcome,
     Claim,
     Created,
@@ -30,6 +31,7 @@ from app.store.records import (
     NewTask,
     Page,
     QueueStats,
+    TaskEnding,
     TaskFilter,
     TaskRecord,
     UploadRecord,
@@ -235,6 +237,12 @@ class SqlStore(Store):
 
     def events(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return self._read(lambda connection: reads.list_events(connection, task_id, after, limit))
+
+    def attempt_endings(self, owner: str, *, since: float, limit: int) -> list[AttemptEnding]:
+        return self._read(lambda connection: endings.list_attempt_endings(connection, owner, since, limit))
+
+    def task_endings(self, owner: str, *, since: float, limit: int) -> list[TaskEnding]:
+        return self._read(lambda connection: endings.list_task_endings(connection, owner, since, limit))
 
     def set_paused(self, paused: bool) -> None:
         self._write(lambda tx: upload_writes.set_paused(tx, paused))

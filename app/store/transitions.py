@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from app.store.endings import ATTEMPT_ENDED
 from app.store.interface import StaleClaim
 from app.store.records import TaskRecord
 from app.store.rows import TASK, task_record
@@ -70,7 +71,7 @@ def finish(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], 
         tx,
         task,
         to,
-        data,
+        data | {"enqueued_at": task.enqueued_at, "started_at": task.started_at},
         finished_at=tx.now,
         ready_at=None,
         due_at=None,
@@ -83,13 +84,18 @@ def finish(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], 
     )
 
 
-def close_attempt(tx: Transaction, task: TaskRecord, outcome: str, **values: Any) -> None:
-    """Write the end of the task's current attempt."""
-    tx.connection.execute(
+def close_attempt(
+    tx: Transaction, task: TaskRecord, outcome: str, *, error: dict[str, Any] | None = None, **values: Any
+) -> dict[str, Any]:
+    """Write the end of the task's current attempt; what the event of its end says of it."""
+    row = tx.connection.execute(
         update(attempts)
         .where(attempts.c.task_id == task.id, attempts.c.n == task.attempt)
-        .values(ended_at=tx.now, outcome=outcome, **values)
-    )
+        .values(ended_at=tx.now, outcome=outcome, error=error, **values)
+        .returning(attempts.c.tier, attempts.c.device, attempts.c.started_at)
+    ).one()
+    code = None if error is None else error.get("code")
+    return {ATTEMPT_ENDED: {**row._mapping, "outcome": outcome, "code": code}}
 
 
 _BY_ID = select(*TASK).where(tasks.c.id == bindparam("wanted"))

@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.health.monitor import ACCUSATIONS, CLOCKS, VERDICTS
+from app.store.endings import attempt_ending, task_ending
 from app.store.interface import StoreUnavailable
 from app.store.records import EventRecord, QueueStats
 from app.tasks.replay import EVENT_OF
@@ -30,7 +31,10 @@ from app.tasks.status import Status
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_WAIT_BUCKETS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
+_UNSETTLED = frozenset({"stale", "unsettled"})
+"""Ends that did not become the attempt's: see `app.worker.settle`."""
 
 
 class StateSource(Protocol):
@@ -105,7 +109,7 @@ class Metrics:
         )
         self._retries = Counter(
             "greenroom_retries_total",
-            "Retries that were scheduled, by the code of the failure; interruptions are none.",
+            "Retries that were scheduled, by the failure and the tier it happened in; interruptions are none.",
             ["code", "tier"],
             registry=self.registry,
         )
@@ -117,9 +121,34 @@ class Metrics:
         )
         self._attempts = Histogram(
             "greenroom_attempt_duration_seconds",
-            "Wall time of an attempt from claim to settled end.",
+            "Time of an attempt from its claim to its committed end.",
             ["tier", "outcome"],
             buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._task_duration = Histogram(
+            "greenroom_task_duration_seconds",
+            "From when a task's waiting counts to its end.",
+            ["status"],
+            buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._queue_wait = Histogram(
+            "greenroom_queue_wait_seconds",
+            "How long ended tasks had waited for their first attempt.",
+            buckets=_WAIT_BUCKETS,
+            registry=self.registry,
+        )
+        self._compute = Counter(
+            "greenroom_compute_seconds_total",
+            "Time that attempts held a slot; kind gpu: the part of it on a CUDA device.",
+            ["tier", "kind"],
+            registry=self.registry,
+        )
+        self._unsettled = Counter(
+            "greenroom_attempts_unsettled_total",
+            "Attempts whose end this service could not write: another one had taken over, or no database.",
+            ["tier", "reason"],
             registry=self.registry,
         )
         self._phases = Histogram(
@@ -189,18 +218,29 @@ class Metrics:
         """One finished HTTP request."""
         self._http.labels(method, route, str(status)).observe(seconds)
 
-    def count_events(self, events: Sequence[EventRecord], tier: str) -> None:
-        """Events that this service has committed, of a queue that `tier` serves."""
+    def count_events(self, events: Sequence[EventRecord]) -> None:
+        """Events that this service has committed."""
         for event in events:
-            if event.type == EVENT_OF[Status.RETRY_WAIT]:
-                self._retries.labels((event.data.get("error") or {}).get("code") or "", tier).inc()
-                self._backoff.observe((event.data.get("backoff_ms") or 0) / 1000)
-            elif event.status.is_terminal and event.type == EVENT_OF[event.status]:
-                self._finished.labels(event.status.value).inc()
+            attempt, task = attempt_ending(event), task_ending(event)
+            if attempt is not None:
+                spent = max(attempt.ended_at - attempt.started_at, 0.0)
+                self._attempts.labels(attempt.tier, attempt.outcome).observe(spent)
+                self._compute.labels(attempt.tier, "slot").inc(spent)
+                if attempt.device.startswith("cuda"):
+                    self._compute.labels(attempt.tier, "gpu").inc(spent)
+                if event.type == EVENT_OF[Status.RETRY_WAIT]:
+                    self._retries.labels(attempt.code or "", attempt.tier).inc()
+                    self._backoff.observe((event.data.get("backoff_ms") or 0) / 1000)
+            if task is not None:
+                self._finished.labels(task.status.value).inc()
+                self._task_duration.labels(task.status.value).observe(max(task.finished_at - task.enqueued_at, 0.0))
+                if task.started_at is not None:
+                    self._queue_wait.observe(max(task.started_at - task.enqueued_at, 0.0))
 
-    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
-        """One attempt is settled."""
-        self._attempts.labels(tier, outcome).observe(seconds)
+    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:  # noqa: ARG002
+        """An attempt's thread is done; what was committed of its end is counted from the event."""
+        if outcome in _UNSETTLED:
+            self._unsettled.labels(tier, outcome).inc()
         if outcome == "succeeded":
             for phase, spent in stages.items():
                 self._phases.labels(tier, phase).observe(spent)

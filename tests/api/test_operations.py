@@ -118,6 +118,7 @@ class TestDescriptions:
             ("get", "/health/live"),
             ("get", "/health/ready"),
             ("get", "/metrics"),
+            ("get", "/stats"),
         }
         generate = description["paths"]["/generate"]["post"]
         assert set(generate["requestBody"]["content"]) == {"application/json", "multipart/form-data"}

@@ -28,7 +28,7 @@ def test_a_queued_task_is_cancelled_at_once_and_never_claimed(store: Store) -> N
     assert got.error["hint"]
     assert claim(store) is None
     assert kinds(store, task.id) == ["queued", "cancelled"]
-    assert store.events(task.id)[-1].data == {"reason": "not needed"}
+    assert store.events(task.id)[-1].data["reason"] == "not needed"
 
 
 @pytest.mark.parametrize("wait", [0.0, 60.0])

@@ -43,7 +43,7 @@ def test_retries_and_ends_are_counted_from_what_was_committed(store: Store) -> N
     store.end_attempt(must_claim(store), "requeue", error=ERROR)
     succeed(store, must_claim(store))
     store.cancel(create(store).id)
-    metrics.count_events(store.events(None), "warp")
+    metrics.count_events(store.events(None))
     value = metrics.registry.get_sample_value
     assert value("greenroom_retries_total", {"code": "WORKER_CRASHED", "tier": "warp"}) == 1
     assert value("greenroom_retry_backoff_seconds_count") == 1
@@ -57,7 +57,7 @@ def test_a_cancel_that_was_only_asked_for_ends_nothing(store: Store) -> None:
     metrics = Metrics()
     create(store)
     store.cancel(must_claim(store).task.id)
-    metrics.count_events(store.events(None), "warp")
+    metrics.count_events(store.events(None))
     assert metrics.registry.get_sample_value("greenroom_tasks_finished_total", {"status": "CANCELLED"}) == 0
 
 
