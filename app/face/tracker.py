@@ -44,7 +44,7 @@ class FaceTracker:
         self._size: tuple[int, int] | None = None
 
     def feed(self, frames: Tensor) -> None:
-        """Take the next frames of the video.
+        """Take the next frames of the video. Where it raises, the tracker is as it was before.
 
         Args:
             frames: ``[B, H, W, 3]`` uint8, RGB; every call with the same height and width.
@@ -60,10 +60,15 @@ class FaceTracker:
         self._size = size
         landmarks = np.zeros((len(frames), POINTS, 3), dtype=np.float32)
         present = np.zeros(len(frames), dtype=np.bool_)
-        done = 0
-        while done < len(frames):
-            step = self._search if self._region is None else self._follow
-            done += step(frames[done:], landmarks[done:], present[done:])
+        before = self._region, self._centre, self._motion, self._searches, self._unverified
+        try:
+            done = 0
+            while done < len(frames):
+                step = self._search if self._region is None else self._follow
+                done += step(frames[done:], landmarks[done:], present[done:])
+        except BaseException:
+            self._region, self._centre, self._motion, self._searches, self._unverified = before
+            raise
         self._landmarks.append(landmarks)
         self._present.append(present)
 

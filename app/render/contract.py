@@ -56,6 +56,9 @@ class RenderJob:
     """Content hash of `source` (lower-case hex) where it is known: the key of the analysis cache."""
     attempt: int = 1
     """How many times this work has been begun, this time included."""
+    batch_scale: float = 1.0
+    """Share (0..1] of its usual batch that a renderer begins with: half for each earlier attempt that ran out of GPU
+    memory. See `app.render.batching.Batch`, with which it halves its batch within a render, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Which failure an error is. By type and code where the error is ours or Python's; by text only for torch's errors.
+"""Which failure an error is. By type and code where the error is ours, Python's, or torch's for want of memory; by
+CUDA's own words for what else its devices report.
 
 Imports no framework: a worker child classifies with it before torch is loaded, and the service for a dead process.
 """
@@ -7,13 +8,33 @@ from __future__ import annotations
 
 import errno
 import queue
+import re
 import signal
+import sys
 import traceback
 from typing import Any
 
 from app.retry.taxonomy import CodedError, Failure, FailureCode
 
-_STICKY_CUDA = ("illegal memory access", "device-side assert", "unspecified launch failure", "CUDA error")
+_CUDA_ERROR = re.compile(r"CUDA error: (?P<words>[^\n]*)")
+_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED")
+_NO_DEVICE = (
+    "no kernel image is available",
+    "no CUDA-capable device is detected",
+    "invalid device ordinal",
+    "driver version is insufficient",
+    "system not yet initialized",
+)
+_OUR_MISTAKE = (
+    "invalid argument",
+    "invalid configuration argument",
+    "too many resources requested for launch",
+    "operation not supported",
+)
+"""Errors of one call, after which the context goes on. Source: the descriptions of `cudaError_t` in the CUDA Runtime
+API: those of sticky errors say that the process must be ended. What is not known here is taken for sticky."""
+_HOST_MEMORY = "DefaultCPUAllocator"
+"""torch's allocator on the CPU names itself in its RuntimeError."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full file system, a full quota, a process's limit on file sizes."""
 _TRACEBACK_CHARS = 8_000
@@ -52,11 +73,35 @@ def _code_of(error: BaseException) -> FailureCode:
         return FailureCode.UPSTREAM_CONNECTION
     if isinstance(error, OSError) and (code := _code_of_os_error(error)) is not None:
         return code
-    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error):
-        return FailureCode.GPU_OOM
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _STICKY_CUDA):
-        return FailureCode.GPU_LOST
+    if isinstance(error, RuntimeError):
+        return _code_of_torch_error(error)
     return FailureCode.INTERNAL
+
+
+def _code_of_torch_error(error: RuntimeError) -> FailureCode:
+    torch, text = sys.modules.get("torch"), str(error)
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return FailureCode.GPU_OOM
+    if _HOST_MEMORY in text:
+        return FailureCode.HOST_OOM
+    if "CUDA out of memory" in text or any(words in text for words in _GPU_MEMORY[1:]):
+        return FailureCode.GPU_OOM
+    found = _CUDA_ERROR.search(text)
+    if found is None:
+        return FailureCode.INTERNAL
+    for code, known in (
+        (FailureCode.GPU_OOM, _GPU_MEMORY),
+        (FailureCode.GPU_UNAVAILABLE, _NO_DEVICE),
+        (FailureCode.INTERNAL, _OUR_MISTAKE),
+    ):
+        if any(words in found["words"] for words in known):
+            return code
+    return FailureCode.GPU_LOST
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether smaller pieces may help: memory ran out, of a GPU or for torch on the CPU."""
+    return isinstance(error, RuntimeError) and _code_of(error) in (FailureCode.GPU_OOM, FailureCode.HOST_OOM)
 
 
 def classify_exception(error: BaseException) -> Failure:

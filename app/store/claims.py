@@ -65,6 +65,11 @@ _CLAIM = (
     .returning(*TASK)
 )
 _INSERT_ATTEMPT = insert(attempts)
+_EARLIER_ERRORS = (
+    select(attempts.c.error)
+    .where(attempts.c.task_id == bindparam("task"), attempts.c.n < bindparam("fence"))
+    .order_by(attempts.c.n)
+)
 _HELD = (
     tasks.c.id == bindparam("task"),
     tasks.c.attempt == bindparam("fence"),
@@ -95,7 +100,7 @@ def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, dev
         _INSERT_ATTEMPT,
         {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}} | where,
     )
-    return Claim(task, task.attempt, owner, until)
+    return Claim(task, task.attempt, owner, until, _earlier_failures(tx, task) if task.attempt > 1 else ())
 
 
 def renew(tx: Transaction, held: Claim, lease_s: float) -> TaskRecord:
@@ -167,6 +172,11 @@ def end_attempt(
             return finish(tx, task, Status.FAILED, {"error": error} | ended, error=error)
         case "cancel":
             return finish(tx, task, Status.CANCELLED, ended, error=cancelled())
+
+
+def _earlier_failures(tx: Transaction, task: TaskRecord) -> tuple[str, ...]:
+    errors = tx.connection.execute(_EARLIER_ERRORS, {"task": task.id, "fence": task.attempt}).scalars()
+    return tuple(error["code"] for error in errors if error)
 
 
 def rescue_expired(tx: Transaction, limit: int) -> list[TaskRecord]:

@@ -153,6 +153,8 @@ class Claim:
     attempt: int
     owner: str
     lease_expires_at: float
+    earlier: tuple[str, ...] = ()
+    """The failure codes of the task's attempts before this one, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,7 @@ class Attempt:
                 audio=str(self._locate(task.audio)),
                 output_dir=str(self._output_dir),
                 options=task.options,
+                batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
             )
         )
         kill_at: float | None = None

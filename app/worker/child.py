@@ -17,11 +17,13 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from app.quality.checks import check_output
 from app.render import registry
+from app.render.batching import free_device_memory
 from app.render.canary import canary_job
-from app.render.contract import Cancelled, Phase, Renderer, RenderJob
+from app.render.contract import Cancelled, Phase, Renderer, RenderJob, RenderResult
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
 from app.telemetry.logs import configure_logging
@@ -175,6 +177,7 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
         options=run.options,
         source_sha256=run.source_sha256,
         attempt=run.attempt,
+        batch_scale=run.batch_scale,
     )
     try:
         result = renderers.get(run.renderer).render(job, reporter)
@@ -183,7 +186,16 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
     except Cancelled:
         return _failed(run, Failure(FailureCode.CANCELLED))
     except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
-        return _failed(run, classify_exception(error))
+        failure = classify_exception(error)
+    else:
+        return _finished(run, result, checks)
+    if failure.code is FailureCode.GPU_OOM:
+        # The process stays. Not before the error is forgotten: its traceback holds the tensors of the render.
+        free_device_memory()
+    return _failed(run, failure)
+
+
+def _finished(run: wire.Run, result: RenderResult, checks: dict[str, Any]) -> wire.Finished:
     return wire.Finished(
         task_id=run.task_id,
         attempt=run.attempt,

@@ -22,6 +22,7 @@ class Run(msgspec.Struct, tag="run", frozen=True):
     audio: str
     output_dir: str
     options: dict[str, Any]
+    batch_scale: float = 1.0
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):

@@ -110,3 +110,25 @@ def test_lips_move_alike_however_frames_are_batched(picture: Tensor, subject: Su
     together = speak(picture, subject, articulation)
     single = torch.cat([speak(picture, subject, one[None]) for one in articulation])
     assert (together.int() - single.int()).abs().max() <= 1
+
+
+def test_frames_are_untouched_where_memory_runs_out_between_two_of_them(
+    picture: Tensor, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are drawn again in a smaller batch: a face that was drawn already would be warped twice."""
+    compose, calls = Compositor.compose, []
+
+    def refuses_the_second(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError
+        return compose(self, *arguments)
+
+    monkeypatch.setattr("app.render.warp.compositor._CHUNK_PIXELS", 1)  # one frame after the other
+    monkeypatch.setattr(Compositor, "compose", refuses_the_second)
+    compositor = Compositor(subject, teeth_plate(subject, picture, 0), CPU, picture)
+    face = Animator(subject.rest, 1.0).pose(torch.stack([OPEN, ROUND]))
+    frames = picture.repeat(2, 1, 1, 1)
+    with pytest.raises(torch.OutOfMemoryError):
+        compositor.render_into(frames, torch.arange(2), torch.zeros(2, dtype=torch.long), face)
+    assert torch.equal(frames, picture.expand(2, -1, -1, -1))

@@ -35,7 +35,7 @@ ADVICE: dict[FailureCode, str] = {
     "that phase.",
     _C.WORKER_START_FAILED: "Run `greenroom doctor`; `/health/ready` and the log say why.",
     _C.GPU_UNAVAILABLE: "Run `greenroom doctor`; check driver, `CUDA_VISIBLE_DEVICES` and the torch build.",
-    _C.GPU_OOM: "Who else is on that GPU? Run fewer slots on it.",
+    _C.GPU_OOM: "Each retry begins with half the batch of the last. Who else is on that GPU? Run fewer slots on it.",
     _C.GPU_LOST: "Look for Xid errors (`dmesg`); reset or replace the device if they return.",
     _C.HOST_OOM: "Fewer `slots`, no `spares`, or more memory; the cgroup's `memory.events` counts the kills.",
     _C.DISK_FULL: "Free space below `data_dir`.",

@@ -6,11 +6,12 @@ import errno
 import queue
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.retry.backoff import make_backoff
-from app.retry.classifier import classify_exception, classify_exit
+from app.retry.classifier import classify_exception, classify_exit, is_out_of_memory
 from app.retry.decision import decide
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
 
@@ -44,8 +45,27 @@ def test_a_failure_never_has_an_empty_message_or_hint(code, blank):  # R0.1
         (FileNotFoundError(errno.ENOENT, "gone"), FailureCode.INPUT_NOT_FOUND),
         (PermissionError(errno.EACCES, "no"), FailureCode.INPUT_FORBIDDEN),
         (MemoryError(), FailureCode.HOST_OOM),
+        (torch.OutOfMemoryError(), FailureCode.GPU_OOM),
+        (torch.cuda.OutOfMemoryError("Allocation on device 0 would exceed allowed memory."), FailureCode.GPU_OOM),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), FailureCode.GPU_OOM),
+        (
+            torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+            FailureCode.GPU_OOM,
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            FailureCode.GPU_OOM,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), FailureCode.GPU_OOM),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), FailureCode.HOST_OOM),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), FailureCode.GPU_LOST),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), FailureCode.GPU_LOST),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), FailureCode.GPU_LOST),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), FailureCode.GPU_LOST),
+        (torch.AcceleratorError("CUDA error: something of a later driver"), FailureCode.GPU_LOST),
+        (torch.AcceleratorError("CUDA error: no kernel image is available for execution"), FailureCode.GPU_UNAVAILABLE),
+        (torch.AcceleratorError("CUDA error: invalid configuration argument"), FailureCode.INTERNAL),
+        (RuntimeError("the words illegal memory access in a sentence"), FailureCode.INTERNAL),
         (CodedError(FailureCode.INPUT_NO_FACE), FailureCode.INPUT_NO_FACE),
         (ValueError("surprise"), FailureCode.INTERNAL),
         (ValueError(), FailureCode.INTERNAL),
@@ -94,3 +114,10 @@ def test_a_crash_is_retried_three_times_with_growing_waits():  # R0.9
 def test_no_retry_is_scheduled_past_the_deadline():
     assert _decide(FailureCode.DISK_FULL, deadline_at=1020.0).end == "fail"
     assert _decide(FailureCode.DISK_FULL, deadline_at=1040.0).end == "retry"
+
+
+def test_a_real_allocation_that_the_host_refuses_is_told_as_such():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert classify_exception(refused.value).code is FailureCode.HOST_OOM
+    assert is_out_of_memory(refused.value)

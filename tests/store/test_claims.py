@@ -163,6 +163,19 @@ def test_a_retry_waits_for_its_time_and_is_charged(store: Store, clock: Clock) -
     assert kinds(store, task.id) == ["queued", "running", "retry_wait", "running"]
 
 
+def test_a_claim_tells_why_the_attempts_before_it_failed(store: Store) -> None:
+    create(store)
+    first = must_claim(store)
+    store.end_attempt(first, "retry", error=ERROR)
+    second = must_claim(store)
+    store.end_attempt(second, "requeue", error=None)
+    third = must_claim(store)
+    store.end_attempt(third, "retry", error={**ERROR, "code": "GPU_OOM"})
+    assert [held.earlier for held in (first, second, third, must_claim(store))] == [
+        (), ("WORKER_CRASHED",), ("WORKER_CRASHED",), ("WORKER_CRASHED", "GPU_OOM"),
+    ]  # fmt: skip
+
+
 def test_a_failure_is_final(store: Store) -> None:
     task = create(store)
     store.end_attempt(must_claim(store), "fail", error=ERROR)

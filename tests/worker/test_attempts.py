@@ -103,6 +103,34 @@ def test_an_unknown_error_keeps_its_type_and_traceback_and_is_retried_once(bench
     assert "faults.py" in task.error["detail"]["traceback"]
 
 
+def test_a_gpu_without_memory_keeps_its_process_and_the_retry_renders_with_half_the_batch(bench, submit):  # R0.8
+    node = bench()
+    node.until_idle()
+    pid = node.pid()
+    task = node.until_ended(submit(fault="out_of_memory", times=1, batch=8))
+    assert task.status is Status.SUCCEEDED
+    assert codes(task) == ["GPU_OOM", None]
+    assert "OutOfMemoryError" in task.attempts[0].error["detail"]["type"]
+    assert task.attempts[1].facts["batch"] == 4
+    assert node.pid() == pid
+    assert node.seen.restarts == []
+
+
+def test_each_retry_after_want_of_gpu_memory_halves_the_batch_again(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="out_of_memory", times=2, batch=8))
+    assert codes(task) == ["GPU_OOM", "GPU_OOM", None]
+    assert task.attempts[2].facts["batch"] == 2
+
+
+def test_a_batch_that_fits_when_halved_costs_no_attempt(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="out_of_memory", fits=3, batch=12))
+    assert codes(task) == [None]
+    assert task.attempts[0].facts["batch"] == 3
+    assert task.output.frames == 12
+
+
 def test_a_callers_mistake_is_not_retried(bench, submit):
     node = bench()
     task = node.until_ended(submit(fault="raise", code="INPUT_NO_FACE"))

@@ -79,6 +79,13 @@ def commit(
             return
 
 
+def require_memory(frames: int, fits: int) -> None:
+    """Raise torch's own error, as its allocator does, unless a batch of `frames` is at most `fits`."""
+    if frames > fits:
+        torch = importlib.import_module("torch")
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Rehearsal: {frames} frames at once, {fits} fit.")
+
+
 def _exception(options: RehearsalOptions) -> BaseException:
     if options.code is not None:
         return CodedError(options.code, options.message)

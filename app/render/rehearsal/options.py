@@ -17,6 +17,8 @@ class Fault(StrEnum):
     NONE = "none"
     RAISE = "raise"
     """Raise `code` (a failure code) or `exception` (a Python type, `module.Name`) with `message`."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Raise torch's error for a batch of more than `fits` frames, as a GPU does whose memory holds no more."""
     EXIT = "exit"
     """Leave the process with `exit_code`, without a word."""
     KILL = "kill"
@@ -82,6 +84,10 @@ class RehearsalOptions(BaseModel):
     """Seconds that each frame takes."""
     megabytes: Annotated[int, Field(ge=1, le=1024)] = 16
     """Bound of `leak` (memory) and `fill_disk` (disk), MiB."""
+    batch: Annotated[int, Field(ge=1, le=64)] = 8
+    """Frames that are made together."""
+    fits: Annotated[int, Field(ge=0)] = 0
+    """The largest batch that `out_of_memory` lets pass."""
     fps: Annotated[float, Field(ge=1, le=60)] = 25.0
     size: Annotated[int, Field(ge=16, le=1024, multiple_of=2)] = 64
     """Width and height of the picture, pixels."""

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from app.media.audio_in import audio_length
 from app.media.encode import VideoWriter
+from app.render.batching import Batch
 from app.render.contract import Cancelled, Phase, Progress, Renderer, RenderJob, RenderResult
-from app.render.rehearsal.faults import commit
+from app.render.rehearsal.faults import commit, require_memory
 from app.render.rehearsal.options import Fault, RehearsalOptions
 
 _RATE = 16_000
@@ -52,10 +53,11 @@ class RehearsalRenderer(Renderer):
             progress.report(phase, 1, 1)
             cue(phase, 0)
         path = job.output_dir / "rehearsal.mp4"
+        batch = Batch(options.batch, job.batch_scale)
         if armed and options.fault is Fault.UNPLAYABLE:
             path.write_bytes(b"this is no video" * 64)
         else:
-            self._write(path, job, options, made, armed, progress, cue)
+            self._write(path, job, options, made, armed, batch, progress, cue)
         return RenderResult(
             path=path,
             frames=total,
@@ -65,6 +67,7 @@ class RehearsalRenderer(Renderer):
             height=options.size,
             seconds=time.monotonic() - began,
             stages={"render": time.monotonic() - began},
+            facts={"batch": batch.size},
         )
 
     def _write(
@@ -74,19 +77,28 @@ class RehearsalRenderer(Renderer):
         options: RehearsalOptions,
         frames: int,
         armed: bool,
+        batch: Batch,
         progress: Progress,
         cue: Callable[[Phase, int], None],
     ) -> None:
         mute = armed and options.fault is Fault.MUTE
         deaf = armed and options.fault is Fault.IGNORE_CANCEL
+        fits = options.fits if armed and options.fault is Fault.OUT_OF_MEMORY else frames
         with VideoWriter(path, options.size, options.size, options.fps, None if mute else job.audio) as writer:
-            for number in range(frames):
-                with suppress(*((Cancelled,) if deaf else ())):
-                    progress.report(Phase.RENDER, number, frames)
-                cue(Phase.RENDER, number)
-                if options.frame_s:
-                    time.sleep(options.frame_s)
-                writer.write(_picture(number, options.size, options.fault if armed else Fault.NONE)[None])
+
+            def make(part: slice) -> None:
+                require_memory(part.stop - part.start, fits)
+                pictures = []
+                for number in range(part.start, part.stop):
+                    with suppress(*((Cancelled,) if deaf else ())):
+                        progress.report(Phase.RENDER, number, frames)
+                    cue(Phase.RENDER, number)
+                    if options.frame_s:
+                        time.sleep(options.frame_s)
+                    pictures.append(_picture(number, options.size, options.fault if armed else Fault.NONE))
+                writer.write(np.stack(pictures))
+
+            batch.over(frames, make)
             with suppress(*((Cancelled,) if deaf else ())):
                 progress.report(Phase.ENCODE, frames, frames)
             cue(Phase.ENCODE, frames)

@@ -44,20 +44,24 @@ class Compositor:
     def render_into(self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace) -> None:
         """Give the faces in `frames[which]` (frames [B, H, W, 3] uint8, which [N]) the shapes `face` [N].
 
-        numbers: [N] which frame of the source each of them is.
+        numbers: [N] which frame of the source each of them is. Where it raises (a device's memory runs out, say), the
+        frames are as they were.
         """
         height, width = frames.shape[1:3]
         pose = self._subject.poses.at(numbers.to(self._device))
         pixels = self._subject.pixels[numbers.to(self._device)]
         region = self._mask.region(pose, width, height)
         step = max(1, _CHUNK_PIXELS // (region.width * region.height))
+        drawn: list[tuple[Region, Tensor, Tensor]] = []
         for first in range(0, len(which), step):
             part = slice(first, first + step)
             rows = which[part]
             here = region.part(part)
             patches = here.cut(frames, rows) if self._still is None else here.part(slice(1)).cut(self._still, _FIRST)
             moved = self.compose(patches.to(self._device), here, pixels[part], pose.part(part), face.part(part))
-            here.paste(frames, rows, moved.cpu())
+            drawn.append((here, rows, moved.cpu()))
+        for here, rows, moved in drawn:
+            here.paste(frames, rows, moved)
 
     def compose(self, patches: Tensor, region: Region, pixels: Tensor, pose: HeadPose, face: LowerFace) -> Tensor:
         """New patches [B, h, w, 3] uint8.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from app.face.analyser import FaceAnalyser
 from app.face.cache import TrackCache
 from app.media.encode import VideoWriter, h264_encoder
+from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor
@@ -66,11 +69,18 @@ class WarpRenderer(Renderer):
                 waited = footage.seconds
                 with _timed(stages, "analyse_face"):
                     track = self.finder.find(
-                        footage, job.source, job.source_sha256, count, lambda n, m: progress.report(Phase.ANALYSE, n, m)
+                        footage,
+                        job.source,
+                        job.source_sha256,
+                        count,
+                        lambda n, m: progress.report(Phase.ANALYSE, n, m),
+                        batch_scale=job.batch_scale,
                     )
                     subject = read_subject(track.pixels, track.present)
                 stages["analyse_face"] -= footage.seconds - waited
-                faceless = self._perform(job, options, footage, voice, track, subject, count, progress, stages)
+                usual = min(_BATCH, _BATCH_PIXELS // (footage.width * footage.height))
+                batch = Batch(usual, job.batch_scale)
+                faceless = self._perform(job, options, footage, voice, track, subject, count, batch, progress, stages)
             finally:
                 footage.close()
         stages["decode"] = footage.seconds
@@ -88,6 +98,7 @@ class WarpRenderer(Renderer):
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),
                 "lips_parted_in_source": round(subject.rest.gap, 4),
+                "batch": batch.size,
             },
         )
 
@@ -100,6 +111,7 @@ class WarpRenderer(Renderer):
         track: Track,
         subject: Subject,
         count: int,
+        batch: Batch,
         progress: Progress,
         stages: dict[str, float],
     ) -> int:
@@ -113,7 +125,6 @@ class WarpRenderer(Renderer):
             animator = Animator(here.rest, options.strength)
         stages["encode_wait"] = 0.0
         faceless = done = 0
-        batch = max(1, min(_BATCH, _BATCH_PIXELS // (footage.width * footage.height)))
         writer = VideoWriter(
             job.output_dir / OUTPUT_NAME,
             footage.width,
@@ -124,16 +135,14 @@ class WarpRenderer(Renderer):
             encoder=h264_encoder(str(self._device)),
         )
         with writer:
-            for frames, numbers in footage.batches(batch, count):
+            for frames, numbers in footage.batches(batch.size, count):
                 with _timed(stages, "render"):
                     wanted = torch.from_numpy(voice.articulation(done, len(frames), footage.rate))
                     at = torch.from_numpy(numbers)
                     shown = track.present[at]
                     faceless += int((~shown).sum())
                     which = shown.nonzero()[:, 0]
-                    if len(which):
-                        face = animator.pose(wanted[which].to(self._device))
-                        compositor.render_into(frames, which, at[which], face)
+                    batch.over(len(which), partial(self._draw, compositor, animator, frames, which, at, wanted))
                 with _timed(stages, "encode_wait"):
                     writer.write(frames.numpy())
                 done += len(frames)
@@ -144,6 +153,21 @@ class WarpRenderer(Renderer):
             progress.report(Phase.ENCODE, count, count)
         stages["encode"] = writer.encode_seconds
         return faceless
+
+    def _draw(
+        self,
+        compositor: Compositor,
+        animator: Animator,
+        frames: Tensor,
+        which: Tensor,
+        numbers: Tensor,
+        wanted: Tensor,
+        part: slice,
+    ) -> None:
+        """Draw the faces of `frames[which[part]]`, or raise and leave all frames as they were."""
+        rows = which[part]
+        face = animator.pose(wanted[rows].to(self._device))
+        compositor.render_into(frames, rows, numbers[rows], face)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from app.face.analyser import FaceAnalyser
 from app.face.cache import TrackCache, file_sha256, track_key
 from app.face.track import FaceTrack
 from app.face.tracker import FaceTracker
+from app.render.batching import Batch
 from app.render.warp import points
 from app.render.warp.footage import Footage
 from app.retry.taxonomy import CodedError, FailureCode
@@ -36,10 +38,20 @@ class FaceFinder:
         self._analyser = analyser
         self._cache = cache
 
-    def find(self, footage: Footage, source: Path, sha256: str, needed: int, seen: Callable[[int, int], None]) -> Track:
+    def find(
+        self,
+        footage: Footage,
+        source: Path,
+        sha256: str,
+        needed: int,
+        seen: Callable[[int, int], None],
+        *,
+        batch_scale: float = 1.0,
+    ) -> Track:
         """The face in the first frames of `footage`, as many of the `needed` as one forward pass has.
 
-        `seen(done, total)` is called after every batch. Raises CodedError INPUT_NO_FACE.
+        `seen(done, total)` is called after every batch. `batch_scale`: as in `RenderJob`. Raises CodedError
+        INPUT_NO_FACE.
         """
         if footage.still:
             return _checked(self._analyser.portrait(footage.frame(0)), cached=False)
@@ -51,15 +63,20 @@ class FaceFinder:
             if known is not None and len(known) >= total:
                 return _checked(known, cached=True)
         tracker = FaceTracker(self._analyser)
+        batch = Batch(_BATCH, batch_scale)
         done = 0
-        for frames, _ in footage.batches(_BATCH, total):
-            tracker.feed(frames)
+        for frames, _ in footage.batches(batch.size, total):
+            batch.over(len(frames), partial(_feed, tracker, frames))
             done += len(frames)
             seen(done, total)
         track = tracker.finish()
         if self._cache is not None:
             self._cache.put(key, track)
         return _checked(track, cached=False)
+
+
+def _feed(tracker: FaceTracker, frames: Tensor, part: slice) -> None:
+    tracker.feed(frames[part])
 
 
 def _checked(track: FaceTrack, *, cached: bool) -> Track:
