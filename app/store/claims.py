@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import BindParameter, bindparam, exists, func, insert, not_, or_, select, update
 
 from app.retry.taxonomy import Failure, FailureCode
+from app.store.announce import announce
 from app.store.creation import as_error, cancelled
 from app.store.interface import StaleClaim
 from app.store.records import Artifact, AttemptEnd, Claim, TaskRecord
@@ -100,6 +101,7 @@ def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, dev
         _INSERT_ATTEMPT,
         {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}} | where,
     )
+    announce(tx, task, EVENT_OF[Status.RUNNING])
     return Claim(task, task.attempt, owner, until, _earlier_failures(tx, task) if task.attempt > 1 else ())
 
 
@@ -126,7 +128,7 @@ def succeed(
     facts: dict[str, Any] | None,
 ) -> TaskRecord:
     """RUNNING -> SUCCEEDED. See `Store.succeed`."""
-    task = _held(tx, held)
+    task = held_task(tx, held)
     ended = close_attempt(tx, task, "succeeded", stages=stages or {}, facts=facts or {})
     return finish(
         tx,
@@ -152,7 +154,7 @@ def end_attempt(
     postmortem: dict[str, Any] | None,
 ) -> TaskRecord:
     """Close the attempt without a result. See `Store.end_attempt`."""
-    task = _held(tx, held)
+    task = held_task(tx, held)
     if task.cancel_requested_at is not None and end in ("retry", "requeue"):
         end = "cancel"
     ended = close_attempt(
@@ -232,8 +234,8 @@ def _give_back(tx: Transaction, task: TaskRecord, reason: str) -> TaskRecord:
     return _requeue(tx, task, reason, close_attempt(tx, task, "interrupted", error=error))
 
 
-def _held(tx: Transaction, held: Claim) -> TaskRecord:
-    """The task of a claim that is still current."""
+def held_task(tx: Transaction, held: Claim) -> TaskRecord:
+    """The task of a claim that is still current. Raises `StaleClaim`."""
     task = load(tx, held.task.id)
     if (
         task is None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from sqlalchemy import delete, exists, func, insert, select
 
 from app.retry.taxonomy import Failure, FailureCode
+from app.store.announce import announce
 from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
 from app.store.records import CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
 from app.store.rows import TASK, task_record, task_values
@@ -57,6 +58,7 @@ def create(
         },
     )
     tx.count(Status.QUEUED, +1)
+    announce(tx, task, EVENT_OF[Status.QUEUED])
     if key is not None:
         tx.connection.execute(
             _INSERT_KEY,
@@ -205,4 +207,5 @@ def _first_record(new: NewTask, now: float) -> TaskRecord:
         lease_expires_at=None,
         last_event_id=0,
         retry_of=new.retry_of,
+        callback=new.callback,
     )

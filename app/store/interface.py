@@ -8,7 +8,7 @@ and raises `StaleClaim` when that attempt is no longer the task's current one, l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.store.records import (
     Artifact,
@@ -27,6 +27,9 @@ from app.store.records import (
     TaskRecord,
     UploadRecord,
 )
+
+if TYPE_CHECKING:
+    from app.store.outbox import Outbox
 
 
 class StaleClaim(Exception):
@@ -84,6 +87,9 @@ Must be quick, must not raise, and must not write to the store (RuntimeError). A
 
 class Store(Protocol):
     """The durable truth about tasks."""
+
+    outbox: Outbox
+    """Notices to callers."""
 
     # -- callers ----------------------------------------------------------------------------------------------
     async def acreate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from app.tasks.status import Status
 
@@ -20,6 +21,25 @@ class InputRef:
     """A file name for people; never used as a path."""
     media: dict[str, Any] = field(default_factory=dict)
     """`app.media.info.MediaInfo` as a dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a task's notices go, and which of them."""
+
+    url: str
+    events: tuple[str, ...]
+    """Types of events, of `app.tasks.notices.NOTICES`."""
+    secret: str | None = field(default=None, repr=False)
+    """What the caller wants its notices signed with; None: the service's own."""
+    closed: bool = False
+    """The endpoint said that it is gone for good: nothing more is sent by itself."""
+
+    @property
+    def endpoint(self) -> str:
+        """Scheme, host and port: what is slow or dead together."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,7 @@ class NewTask:
     trace_id: str = ""
     retry_of: str | None = None
     """The FAILED task that this one tries again."""
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,7 @@ class TaskRecord:
     """The FAILED task that this one tries again. That one does not know: what has ended never changes."""
     result_removed_at: float | None = None
     """When retention removed the result file; `output` still tells what it was."""
+    callback: Callback | None = None
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
 

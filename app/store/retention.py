@@ -6,7 +6,7 @@ from sqlalchemy import and_, delete, exists, not_, select, update
 
 from app.store.records import TaskRecord
 from app.store.rows import TASK, task_record
-from app.store.schema import attempts, events, outbox, tasks
+from app.store.schema import attempts, delivery_tries, events, outbox, tasks
 from app.store.schema import idempotency_keys as keys
 from app.store.transaction import Transaction
 
@@ -28,7 +28,7 @@ def purge_tasks(tx: Transaction, before: float, limit: int) -> list[TaskRecord]:
     """Delete up to `limit` tasks with all that belongs to them. See `Store.purge_tasks`."""
     needed = (
         exists().where(keys.c.task_id == tasks.c.id, keys.c.expires_at > tx.now),
-        exists().where(outbox.c.task_id == tasks.c.id, outbox.c.next_at.is_not(None)),
+        exists().where(outbox.c.task_id == tasks.c.id, outbox.c.state == "pending"),
     )
     rows = tx.connection.execute(
         select(*TASK)
@@ -39,6 +39,8 @@ def purge_tasks(tx: Transaction, before: float, limit: int) -> list[TaskRecord]:
     ).all()
     purged = [task_record(row) for row in rows]
     ids = [task.id for task in purged]
+    sent = select(outbox.c.event_id).where(outbox.c.task_id.in_(ids))
+    tx.connection.execute(delete(delivery_tries).where(delivery_tries.c.event_id.in_(sent)))
     for table in (outbox, events, keys, attempts):
         tx.connection.execute(delete(table).where(table.c.task_id.in_(ids)))
     tx.connection.execute(delete(tasks).where(tasks.c.id.in_(ids)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.store.records import Artifact, AttemptRecord, EventRecord, InputRef, TaskRecord, UploadRecord
+from app.store.records import Artifact, AttemptRecord, Callback, EventRecord, InputRef, TaskRecord, UploadRecord
 from app.store.schema import attempts, events, tasks, uploads
 from app.tasks.status import Status
 
@@ -35,6 +35,8 @@ def task_record(row: Sequence[Any], attempt_rows: Sequence[Row[Any]] = ()) -> Ta
     values["audio"] = InputRef(**values["audio"])
     if values["output"] is not None:
         values["output"] = Artifact(**values["output"])
+    if values["callback"] is not None:
+        values["callback"] = Callback(**(values["callback"] | {"events": tuple(values["callback"]["events"])}))
     return TaskRecord(**values, attempts=tuple(attempt_record(row) for row in attempt_rows))
 
 
@@ -61,6 +63,7 @@ def task_values(task: TaskRecord) -> dict[str, Any]:
     values["source"] = asdict(task.source)
     values["audio"] = asdict(task.audio)
     values["output"] = None if task.output is None else asdict(task.output)
+    values["callback"] = None if task.callback is None else asdict(task.callback)
     values["source_sha256"] = task.source.sha256
     values["audio_sha256"] = task.audio.sha256
     return values

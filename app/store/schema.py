@@ -81,6 +81,7 @@ tasks = Table(
     Column("last_event_id", BigInteger, nullable=False),
     Column("retry_of", String(40)),  # no foreign key: the older task may be deleted first
     Column("result_removed_at", Double),
+    Column("callback", _Json),  # with the secret to sign with: never shown, never logged
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c
@@ -163,16 +164,37 @@ Index("ix_idempotency_keys_task", idempotency_keys.c.task_id)
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", _BigId, primary_key=True),
-    Column("event_id", BigInteger, ForeignKey("events.id"), nullable=False),
+    Column("event_id", _BigId, ForeignKey("events.id"), primary_key=True, autoincrement=False),
     Column("task_id", String(40), ForeignKey("tasks.id"), nullable=False),
-    Column("target", Text, nullable=False),
-    Column("next_at", Double),  # NULL: delivered, or given up
-    Column("tries", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("endpoint", Text, nullable=False),  # scheme, host and port: what is slow or dead together
+    Column("snapshot", _Json, nullable=False),  # what of the task can change, as it was after the event
+    Column("state", String(12), nullable=False),
+    # When it may be taken; of a taken one, when its lease ends. NULL: over, or an earlier one of its task goes first.
+    Column("next_at", Double),
+    Column("lease_owner", Text),
+    Column("taken", Integer, nullable=False),  # how often: the fence of whoever took it
+    Column("tries", Integer, nullable=False),  # since it was written or replayed
+    Column("total_tries", Integer, nullable=False),
+    Column("ended_at", Double),
 )
-Index("ix_outbox_event", outbox.c.event_id)
-Index("ix_outbox_task", outbox.c.task_id)
-_partial("ix_outbox_next_at", outbox.c.next_at, where="next_at IS NOT NULL")
+Index("ix_outbox_task", outbox.c.task_id, outbox.c.event_id)
+Index("ix_outbox_state", outbox.c.state, outbox.c.event_id)
+_partial("ix_outbox_next_at", outbox.c.next_at, outbox.c.endpoint, where="next_at IS NOT NULL")
+_partial("ix_outbox_lease", outbox.c.lease_owner, where="lease_owner IS NOT NULL")
+
+delivery_tries = Table(
+    "delivery_tries",
+    metadata,
+    Column("event_id", _BigId, ForeignKey("outbox.event_id"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("message", Text),
+)
 
 counters = Table(
     "counters",

@@ -19,6 +19,7 @@ from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
 from app.store.migrate import migrate
+from app.store.outbox import Database, Outbox
 from app.store.records import (
     Artifact,
     AttemptEnd,
@@ -95,6 +96,7 @@ class SqlStore(Store):
         self._writer = Writer(writing, clock, patience_s=patience_s)
         self._on_resumed: list[Callable[[], None]] = []
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+        self.outbox = Outbox(Database(self._write, self._awrite, self._read, self._aread, self._writer.on_notices))
 
     # -- callers ----------------------------------------------------------------------------------------------
     async def acreate(

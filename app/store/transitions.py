@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from app.store.announce import announce
 from app.store.endings import ATTEMPT_ENDED
 from app.store.interface import StaleClaim
 from app.store.records import TaskRecord
@@ -40,7 +41,9 @@ def move(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], **
         raise StaleClaim(f"Task {task.id} is no longer {task.status} in attempt {task.attempt}.")
     tx.count(task.status, -1)
     tx.count(to, +1)
-    return task_record(row)
+    moved = task_record(row)
+    announce(tx, moved, EVENT_OF[to])
+    return moved
 
 
 def wait(

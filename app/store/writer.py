@@ -59,6 +59,7 @@ class Writer:
         self._connection: Connection | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._listeners: list[Listener] = []
+        self._notice_listeners: list[Callable[[], None]] = []
         self._submitting = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -82,6 +83,10 @@ class Writer:
     def subscribe(self, listener: Listener) -> None:
         """Add a listener; it runs in the writer's thread, after the callers of that commit were answered."""
         self._listeners = [*self._listeners, listener]
+
+    def on_notices(self, listener: Callable[[], None]) -> None:
+        """As `subscribe`, for commits that wrote into the outbox."""
+        self._notice_listeners = [*self._notice_listeners, listener]
 
     def close(self) -> None:
         """Finish what was queued, then stop. Safe to repeat."""
@@ -126,7 +131,7 @@ class Writer:
     def _serve(self, batch: list[_Job]) -> None:
         while batch:
             try:
-                outcomes, events = self._commit(batch)
+                outcomes, events, noticed = self._commit(batch)
             except Exception as error:
                 if not is_unavailable(error):
                     raise
@@ -142,10 +147,15 @@ class Writer:
                     job.future.set_exception(failure)
             if events:
                 self._notify(events)
+            if noticed:
+                self._tell_of_notices()
             return
 
-    def _commit(self, batch: Sequence[_Job]) -> tuple[list[tuple[Any, Exception | None]], list[EventRecord]]:
-        """Run the batch in one durable transaction: per operation its result or its failure, and the events."""
+    def _commit(self, batch: Sequence[_Job]) -> tuple[list[tuple[Any, Exception | None]], list[EventRecord], bool]:
+        """Run the batch in one durable transaction.
+
+        Per operation its result or its failure; the events; and whether notices may be sent now.
+        """
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
@@ -153,7 +163,7 @@ class Writer:
             transaction = Transaction(connection, self._clock)
             outcomes = [self._run_one(transaction, job.operation) for job in batch]
             transaction.write_counters()
-        return outcomes, transaction.events
+        return outcomes, transaction.events, transaction.wakes_sender
 
     def _run_one(self, transaction: Transaction, operation: Operation[Any]) -> tuple[Any, Exception | None]:
         mark = transaction.mark()
@@ -200,3 +210,10 @@ class Writer:
                 listener(events)
             except Exception:
                 log.exception("A listener of the store failed on %d events", len(events))
+
+    def _tell_of_notices(self) -> None:
+        for listener in self._notice_listeners:
+            try:
+                listener()
+            except Exception:
+                log.exception("A listener of the store failed on new notices")

@@ -31,7 +31,7 @@ def without_fences() -> None:
             raise claims._stale(claim)
         return task
 
-    claims._held = held
+    claims.held_task = held
     claims._RENEW = (
         update(tasks)
         .where(tasks.c.id == bindparam("task"), tasks.c.status == Status.RUNNING.value)
