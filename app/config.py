@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         description="Loaded processes that stand by for a killed one: by default one on the CPU, if memory allows.",
     )
     tier_renderer: str = Field("warp", description="The renderer that the slots load.")
+    wav2lip_checkpoint: Path | None = Field(
+        None, description="Weights for the renderer `wav2lip`; without them it is not offered."
+    )
     rehearsals: bool = Field(False, description="Offer the renderer that fails on cue. Never on a public service.")
     template_cache_bytes: PositiveInt = 512 * 1024**2
     worker_start_timeout_s: Positive = 180.0
@@ -120,7 +123,7 @@ class Settings(BaseSettings):
             raise ValueError("`cached` needs the result cache, which this version does not have: use refuse or accept")
         return value
 
-    @field_validator("slots", "threads_per_slot", "spares", mode="before")
+    @field_validator("slots", "threads_per_slot", "spares", "wav2lip_checkpoint", mode="before")
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -129,6 +132,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    def renderer_settings(self) -> dict[str, str]:
+        """What renderers are told of these settings; each takes what is its own."""
+        path = self.wav2lip_checkpoint
+        return {} if path is None else {"checkpoint": str(path.absolute())}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ class Service:
         if settings.tier_renderer not in registry.BUILT_IN:
             known = ", ".join(sorted(registry.BUILT_IN))
             raise ConfigError(f"tier_renderer is {settings.tier_renderer!r}; there are: {known}.")
+        known_to_renderers = settings.renderer_settings()
+        absent = {name: why for name in registry.BUILT_IN if (why := registry.why_absent(name, known_to_renderers))}
+        if settings.tier_renderer in absent:
+            raise ConfigError(f"tier_renderer is {settings.tier_renderer!r}, but {absent[settings.tier_renderer]}.")
         self.settings = settings
         self.data_dir = settings.data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,7 @@ class Service:
             plans,
             renderer=tier,
             renderer_settings={
+                **known_to_renderers,
                 "cache_dir": str(self.data_dir / "cache"),
                 "cache_bytes": str(settings.template_cache_bytes),
             },
@@ -158,7 +163,7 @@ class Service:
                 store=self.store,
                 intake=self.intake,
                 pool=live,
-                renderers=Catalogue([tier, *([REHEARSAL] if settings.rehearsals and tier != REHEARSAL else [])]),
+                renderers=Catalogue(_offered(settings, absent), absent),
                 readiness=Readiness(self.store, self.pool, self.dispatcher, self.disk),
                 settings=ApiSettings(
                     data_dir=self.data_dir,
@@ -263,6 +268,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _offered(settings: Settings, absent: Mapping[str, str]) -> list[str]:
+    """The renderers that requests may name, the slots' own first."""
+    others = ["wav2lip", *([REHEARSAL] if settings.rehearsals else [])]
+    tier = settings.tier_renderer
+    return [tier, *(name for name in others if name != tier and name not in absent)]
 
 
 def _phase_limits(settings: Settings) -> dict[str, float]:

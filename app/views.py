@@ -71,11 +71,16 @@ class LiveView:
 class Catalogue:
     """The renderers that requests may name here."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], absent: Mapping[str, str]) -> None:
+        """`absent`: renderers that requests may not name, and why."""
         self._names = list(names)
+        self._absent = dict(absent)
 
     def names(self) -> list[str]:
         return self._names
+
+    def why_absent(self, name: str) -> str:
+        return self._absent.get(name, "")
 
     def sources(self, name: str) -> frozenset[str]:
         return frozenset(registry.capabilities(name).sources)

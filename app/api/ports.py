@@ -77,6 +77,9 @@ class RendererCatalogue(Protocol):
     def names(self) -> list[str]:
         """Names of all renderers."""
 
+    def why_absent(self, name: str) -> str:
+        """Why a renderer that exists is not among the names; empty for any other name."""
+
     def sources(self, name: str) -> frozenset[str]:
         """The kinds of source that the renderer takes: `image`, `video`."""
 

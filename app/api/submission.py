@@ -194,7 +194,8 @@ def checked_options(body: GenerateRequest, deps: ApiDependencies) -> tuple[str, 
     renderer = body.renderer if body.renderer is not None else deps.settings.default_renderer
     if renderer not in names:
         hint = f"There are: {', '.join(names)}."
-        text = f"There is no renderer {renderer!r}."
+        why = deps.renderers.why_absent(renderer)
+        text = f"There is no renderer {renderer!r}" + (f" here: {why}." if why else ".")
         raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text, hint)])
     try:
         return renderer, deps.renderers.validate_options(renderer, body.options)

@@ -120,7 +120,8 @@ def disk_check(data_dir: Path) -> Check:
 
 def isolated(name: str, settings: Settings) -> Iterator[Check]:
     """Run a check of `app.cli.isolated` in a process of its own: a crash or a hang there is a finding, not our end."""
-    command = [sys.executable, "-m", "app.cli.isolated", name, settings.device, settings.tier_renderer]
+    asked = json.dumps({"tier_renderer": settings.tier_renderer, **settings.renderer_settings()})
+    command = [sys.executable, "-m", "app.cli.isolated", name, settings.device, asked]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ISOLATED_WITHIN_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:

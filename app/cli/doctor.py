@@ -58,6 +58,8 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
     yield from light.isolated("torch", settings)
     yield from light.isolated("codecs", settings)
     yield from light.isolated("renderer", settings)
+    if settings.tier_renderer != "wav2lip":
+        yield from light.isolated("wav2lip", settings)
 
 
 def _say(check: Check) -> None:

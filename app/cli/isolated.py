@@ -1,4 +1,6 @@
-"""The checks of `greenroom doctor` that load torch and codecs: `python -m app.cli.isolated NAME DEVICE RENDERER`.
+"""The checks of `greenroom doctor` that load torch and codecs: `python -m app.cli.isolated NAME DEVICE RENDERERS`.
+
+RENDERERS is a JSON object: `tier_renderer`, and what renderers are told (`Settings.renderer_settings`).
 
 Each runs in a process of its own, prints one JSON line per finding, and may crash or hang: the doctor sees it.
 """
@@ -6,14 +8,15 @@ Each runs in a process of its own, prints one JSON line per finding, and may cra
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from app.cli.checks import Check, as_json
+from app.cli.checks import Check, Verdict, as_json
 
 CLIP_FRAMES = 25
 CLIP_SIDE = 256
@@ -39,7 +42,7 @@ PICTURES = {
 """16x16 pixels of RGB (200, 40, 40) in each picture format, base64."""
 
 
-def torch_findings(device: str, _renderer: str) -> Iterator[Check]:
+def torch_findings(device: str, _renderers: Mapping[str, str]) -> Iterator[Check]:
     """torch multiplies two matrices on the CPU and on each CUDA device that it may use."""
     import torch
 
@@ -78,19 +81,34 @@ def _cuda_finding(index: int) -> Check:
     return Check(name, "ok", f"{label}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free, computes")
 
 
-def renderer_findings(device: str, renderer: str) -> Iterator[Check]:
+def renderer_findings(device: str, renderers: Mapping[str, str]) -> Iterator[Check]:
     """The configured renderer is created and loads its models onto the device."""
+    yield _loads("renderer", renderers["tier_renderer"], device, renderers)
+
+
+def wav2lip_findings(device: str, renderers: Mapping[str, str]) -> Iterator[Check]:
+    """The checkpoint of `wav2lip` is read, where one is configured."""
+    from app.render.registry import why_absent
+
+    if why := why_absent("wav2lip", renderers):
+        verdict: Verdict = "fail" if "checkpoint" in renderers else "ok"
+        yield Check("wav2lip", verdict, f"not offered: {why}", "Correct the path, or leave the setting out.")
+        return
+    yield _loads("wav2lip", "wav2lip", device, renderers)
+
+
+def _loads(check: str, renderer: str, device: str, settings: Mapping[str, str]) -> Check:
     from app.cli.render import chosen_device
     from app.config import Settings
     from app.render.registry import create
 
     started = time.monotonic()
     place = chosen_device(Settings.model_validate({"device": device}))
-    create(renderer).load(place)
-    yield Check("renderer", "ok", f"{renderer} loads on {place} in {time.monotonic() - started:.1f} s")
+    create(renderer, settings).load(place)
+    return Check(check, "ok", f"{renderer} loads on {place} in {time.monotonic() - started:.1f} s")
 
 
-def codec_findings(device: str, _renderer: str) -> Iterator[Check]:
+def codec_findings(device: str, _renderers: Mapping[str, str]) -> Iterator[Check]:
     """A clip with sound is encoded and decoded again, with each encoder that opens, and one picture of each format."""
     from app.media.encode import h264_encoder
 
@@ -147,19 +165,20 @@ def _write_silence(path: Path) -> None:
         sound.writeframes(bytes(2 * 16_000))
 
 
-CHECKS: dict[str, Callable[[str, str], Iterator[Check]]] = {
+CHECKS: dict[str, Callable[[str, Mapping[str, str]], Iterator[Check]]] = {
     "torch": torch_findings,
     "codecs": codec_findings,
     "renderer": renderer_findings,
+    "wav2lip": wav2lip_findings,
 }
 
 
-def main(name: str, device: str, renderer: str) -> None:
+def main(name: str, device: str, renderers: str) -> None:
     """Print the findings of check `name`; an exception is one of them."""
     from app.retry.taxonomy import CodedError
 
     try:
-        for check in CHECKS[name](device, renderer):
+        for check in CHECKS[name](device, json.loads(renderers)):
             print(as_json(check), flush=True)
     except CodedError as error:
         print(as_json(Check(name, "fail", f"{error.code}: {error.failure.message}", error.failure.hint)), flush=True)

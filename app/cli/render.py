@@ -145,7 +145,7 @@ def _render(
         _stops_on_signals(progress := _Stoppable(view)),
     ):
         view.update(Phase.LOAD, 0, 0)
-        renderer = create(settings.tier_renderer)
+        renderer = create(settings.tier_renderer, settings.renderer_settings())
         renderer.load(chosen_device(settings))
         job = RenderJob(source=source, audio=audio, output_dir=Path(scratch), options=complete)
         try:

@@ -19,10 +19,18 @@ class RendererEntry:
     name: str
     capabilities: str
     factory: str
+    absence: str = ""
+    """`module:name` of a function from the renderer's settings to why it cannot be offered; empty: it always can."""
 
 
 BUILT_IN = {
     "warp": RendererEntry("warp", "app.render.warp.options:CAPABILITIES", "app.render.warp.renderer:WarpRenderer"),
+    "wav2lip": RendererEntry(
+        "wav2lip",
+        "app.render.wav2lip.options:CAPABILITIES",
+        "app.render.wav2lip.renderer:Wav2LipRenderer",
+        "app.render.wav2lip.options:why_absent",
+    ),
     "rehearsal": RendererEntry(
         "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
     ),
@@ -50,6 +58,12 @@ def capabilities(name: str) -> Capabilities:
     return cast(Capabilities, _resolve(_entry(name).capabilities))
 
 
+def why_absent(name: str, settings: Mapping[str, str]) -> str:
+    """Why renderer `name` cannot be offered with these settings; empty if it can. Raises `UnknownRenderer`."""
+    target = _entry(name).absence
+    return str(_resolve(target)(settings)) if target else ""
+
+
 def create(name: str, settings: Mapping[str, str] | None = None) -> Renderer:
     """A new renderer object, not yet loaded, with its own settings. Imports its framework. Raises `UnknownRenderer`."""
     return cast(Renderer, _resolve(_entry(name).factory)(settings or {}))
@@ -61,4 +75,4 @@ def validate_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return model.model_validate(options).model_dump(mode="json")
 
 
-__all__ = ["BUILT_IN", "UnknownRenderer", "ValidationError", "capabilities", "create", "validate_options"]
+__all__ = ["BUILT_IN", "UnknownRenderer", "ValidationError", "capabilities", "create", "validate_options", "why_absent"]

@@ -101,6 +101,9 @@ class Catalogue:
     def names(self) -> list[str]:
         return ["warp"]
 
+    def why_absent(self, name: str) -> str:
+        return registry.why_absent(name, {}) if name in registry.BUILT_IN else ""
+
     def sources(self, name: str) -> frozenset[str]:
         return frozenset(registry.capabilities(name).sources)
 

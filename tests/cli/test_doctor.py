@@ -14,6 +14,7 @@ from app.cli.database_check import database_check
 from app.config import Settings
 from app.store.sql import open_store
 from tests.cli.conftest import Cli
+from tests.render.checkpoints import save_small
 
 SETTINGS = Settings(device="cpu")
 
@@ -37,7 +38,7 @@ def test_this_machine_is_fit_and_nothing_is_left_behind(cli: Cli, tmp_path: Path
         "libx264",
         "jpeg",
     }
-    assert wanted | {"libx264", "jpeg", "png", "webp", "renderer"} <= set(found), done.stdout
+    assert wanted | {"libx264", "jpeg", "png", "webp", "renderer", "wav2lip"} <= set(found), done.stdout
     assert [check for check in found.values() if check["verdict"] == "fail"] == []
     assert done.returncode == 0
     assert json.loads(done.stdout)["ok"] is True
@@ -107,3 +108,23 @@ def script(folder: Path, line: str) -> str:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
     return str(path)
+
+
+def test_a_checkpoint_is_tried_where_one_is_configured_and_told_where_none_is(tmp_path: Path) -> None:
+    (check,) = checks.isolated("wav2lip", SETTINGS)
+    assert (check.verdict, check.finding) == (
+        "ok",
+        "not offered: no checkpoint is configured (setting `wav2lip_checkpoint`)",
+    )
+    path = save_small(tmp_path / "small.pth")
+    (check,) = checks.isolated("wav2lip", Settings(device="cpu", wav2lip_checkpoint=path))
+    assert check.verdict == "ok"
+    assert "wav2lip loads on cpu" in check.finding
+    path.unlink()
+    (check,) = checks.isolated("wav2lip", Settings(device="cpu", wav2lip_checkpoint=path))
+    assert check.verdict == "fail"
+    assert "is not there" in check.finding
+    path.write_bytes(b"<html>")
+    (check,) = checks.isolated("wav2lip", Settings(device="cpu", wav2lip_checkpoint=path))
+    assert check.verdict == "fail"
+    assert "not a torch checkpoint" in check.finding

@@ -21,7 +21,7 @@ def start(tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_a_renderer_that_does_not_exist_is_refused_at_the_start(tmp_path):
     ended = start(tmp_path, GREENROOM_TIER_RENDERER="wrap")
     assert ended.returncode == 1
-    assert "greenroom cannot start: tier_renderer is 'wrap'; there are: rehearsal, warp." in ended.stderr
+    assert "greenroom cannot start: tier_renderer is 'wrap'; there are: rehearsal, warp, wav2lip." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +16,7 @@ from app.face.cache import TrackCache
 from app.media.encode import VideoWriter, h264_encoder
 from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
+from app.render.timing import room_for_encoder, timed
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor
 from app.render.warp.footage import Footage, open_footage
@@ -60,14 +60,14 @@ class WarpRenderer(Renderer):
         options = WarpOptions.model_validate(dict(job.options))
         started = time.perf_counter()
         stages: dict[str, float] = {}
-        with torch.inference_mode(), _room_for_encoder(self._device):
+        with torch.inference_mode(), room_for_encoder(self._device):
             footage = open_footage(job.source, options.fps)
             try:
-                with _timed(stages, "analyse_speech"):
+                with timed(stages, "analyse_speech"):
                     voice = listen(job.audio, self.speech, lambda rows: progress.report(Phase.ANALYSE, rows, 0))
                 count = voice.frame_count(footage.rate)
                 waited = footage.seconds
-                with _timed(stages, "analyse_face"):
+                with timed(stages, "analyse_face"):
                     track = self.finder.find(
                         footage,
                         job.source,
@@ -116,7 +116,7 @@ class WarpRenderer(Renderer):
         stages: dict[str, float],
     ) -> int:
         """Render and write all frames; returns how many of them show no face and went through untouched."""
-        with _timed(stages, "render"):
+        with timed(stages, "render"):
             number = best_teeth_frame(subject, track.present)
             plate = teeth_plate(subject, footage.frame(number), number)
             here = subject.to(self._device)
@@ -136,19 +136,19 @@ class WarpRenderer(Renderer):
         )
         with writer:
             for frames, numbers in footage.batches(batch.size, count):
-                with _timed(stages, "render"):
+                with timed(stages, "render"):
                     wanted = torch.from_numpy(voice.articulation(done, len(frames), footage.rate))
                     at = torch.from_numpy(numbers)
                     shown = track.present[at]
                     faceless += int((~shown).sum())
                     which = shown.nonzero()[:, 0]
                     batch.over(len(which), partial(self._draw, compositor, animator, frames, which, at, wanted))
-                with _timed(stages, "encode_wait"):
+                with timed(stages, "encode_wait"):
                     writer.write(frames.numpy())
                 done += len(frames)
                 progress.report(Phase.RENDER, done, count)
             progress.report(Phase.ENCODE, 0, count)
-            with _timed(stages, "encode_wait"):
+            with timed(stages, "encode_wait"):
                 writer.close()
             progress.report(Phase.ENCODE, count, count)
         stages["encode"] = writer.encode_seconds
@@ -168,33 +168,3 @@ class WarpRenderer(Renderer):
         rows = which[part]
         face = animator.pose(wanted[rows].to(self._device))
         compositor.render_into(frames, rows, numbers[rows], face)
-
-
-@contextmanager
-def _room_for_encoder(device: torch.device) -> Iterator[None]:
-    """Leave a core to the encoder's thread: torch's threads wait actively and would slow it down, and themselves.
-
-    On two cores this makes a portrait render 1.8 times faster.
-    """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(threads - 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _timed:  # noqa: N801 - reads as a statement
-    """Adds the time of its block to a stage."""
-
-    def __init__(self, stages: dict[str, float], name: str) -> None:
-        self._stages, self._name = stages, name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._stages[self._name] = self._stages.get(self._name, 0.0) + time.perf_counter() - self._started

@@ -1,0 +1,40 @@
+"""Options, capabilities and needs of renderer `wav2lip`. Imports no torch: the API validates requests with this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.render.contract import Capabilities
+
+CHECKPOINT = "checkpoint"
+"""The renderer's setting that names the weights' file; `wav2lip_checkpoint` of the service."""
+
+
+class Wav2LipOptions(BaseModel):
+    """What a caller can set in `options` for renderer `wav2lip`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    fps: Annotated[float, Field(ge=10, le=60)] | None = None
+    """Frames per second of the result; null takes the template's own rate, and 25 for a portrait."""
+    chin: Annotated[float, Field(ge=0.0, le=0.5)] = 0.06
+    """Room below the chin in the generator's square, as a share of the face's height."""
+    crf: Annotated[int, Field(ge=10, le=35)] = 20
+    """x264's constant rate factor: lower is better and larger."""
+
+
+CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=Wav2LipOptions)
+
+
+def why_absent(settings: Mapping[str, str]) -> str:
+    """Why the renderer cannot be offered with these settings; empty if it can. Looks at the file, not into it."""
+    path = settings.get(CHECKPOINT, "")
+    if not path:
+        return "no checkpoint is configured (setting `wav2lip_checkpoint`)"
+    if not Path(path).is_file():
+        return f"its checkpoint {path} (setting `wav2lip_checkpoint`) is not there"
+    return ""
