@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from app.api.problems import INPUT_TITLES, PROBLEMS, input_status
+from app.api.problems import INPUT_TITLES, PROBLEMS, SERVICE_TITLES, input_status
 from app.retry.taxonomy import FAILURE_TABLE
 
 _STYLE = """
@@ -81,7 +81,8 @@ def _kind(schema: dict[str, Any]) -> str:
 
 def _problem_table() -> str:
     rows = [(code.value, row.status, row.title, row.hint) for code, row in PROBLEMS.items()]
-    rows += [(code.value, input_status(code), title, FAILURE_TABLE[code].hint) for code, title in INPUT_TITLES.items()]
+    titles = INPUT_TITLES | SERVICE_TITLES
+    rows += [(code.value, input_status(code), title, FAILURE_TABLE[code].hint) for code, title in titles.items()]
     cells = "".join(
         f'<tr id="{code}"><td><code>{code}</code><td>{status}<td>{escape(title)}<td>{escape(hint)}'
         for code, status, title, hint in rows

@@ -143,6 +143,13 @@ INPUT_TITLES: dict[FailureCode, str] = {
 }
 """Failures that a request can meet before anything is queued, and are its answer."""
 
+SERVICE_TITLES: dict[FailureCode, str] = {
+    FailureCode.DISK_ERROR: "The disk cannot be used now",
+    FailureCode.MEDIA_HELPER_FAILED: "The media helper does not work now",
+    FailureCode.WORKER_START_FAILED: "The media helper cannot start",
+}
+"""Those of them that are the service's own: a 503 with Retry-After."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -238,7 +245,7 @@ class Problem:
         return cls(
             status=input_status(first.code, first.detail),
             code=first.code,
-            title=INPUT_TITLES.get(first.code, "The service cannot take this now"),
+            title=(INPUT_TITLES | SERVICE_TITLES).get(first.code, "The service cannot take this now"),
             detail=str(refused[0]),
             hint=first.hint,
             retryable=all(e.failure.policy.retryable for e in refused),
@@ -270,7 +277,8 @@ class Problem:
 
 
 def input_status(code: FailureCode, detail: Mapping[str, Any] | None = None) -> int:
-    """The HTTP status of a failure before anything is queued: 413 for bytes in the request itself, else 422."""
+    """The HTTP status of a failure before anything is queued: 413 for bytes in the request itself, 507 for a full disk,
+    422 for an input's other faults, else 503."""
     if code is FailureCode.DISK_FULL:
         return 507
     if code is FailureCode.INPUT_TOO_LARGE and (detail or {}).get("reason") == "body_bytes":

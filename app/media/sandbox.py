@@ -1,7 +1,8 @@
 """Probing untrusted media from the service: every file is opened in a process of its own, with limits.
 
 A helper process (`app.media.sandbox_child`) keeps the codecs loaded and forks one process per file, so that a probe
-costs milliseconds. Whatever happens there is that file's INPUT_INVALID. This module imports no codec.
+costs milliseconds. Whatever happens there is that file's INPUT_INVALID; what befalls the helper itself is no fault of
+the file. This module imports no codec.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Sandbox:
     async def probe(self, path: Path, limits: MediaLimits) -> MediaInfo:
         """Probe one file; waits for its turn. Raises CodedError as `app.media.probe.probe` does, and in addition
         INPUT_INVALID with reason `decoder_crashed` (and `signal`), `decoder_timeout` or `decoder_out_of_memory`.
-        Should the helper itself die, it is started again and the file tried once more.
+        Should the helper itself die, it is started again and the file tried once more; a helper that dies twice or
+        hangs is MEDIA_HELPER_FAILED, reason `died` or `hung`, and no fault of the file.
         """
         async with self._turn:
             try:
@@ -82,7 +84,8 @@ class Sandbox:
             try:
                 return await self._ask(path, limits)
             except _HelperGone as error:
-                raise CodedError(FailureCode.INTERNAL, "The media helper process died twice.") from error
+                text = "The media helper process died twice while it was asked about a file."
+                raise CodedError(FailureCode.MEDIA_HELPER_FAILED, text, reason="died") from error
 
     async def close(self) -> None:
         """End the helper and all its processes. Probes under way fail. Safe to repeat."""
@@ -99,8 +102,9 @@ class Sandbox:
             async with asyncio.timeout(self._seconds + _GRACE_SECONDS):
                 return await helper.ask(request)
         except TimeoutError as error:
+            # The file's own time is the helper's to enforce: it would have been answered by now.
             helper.kill()
-            raise _timed_out(path, self._seconds) from error
+            raise _hung(self._seconds + _GRACE_SECONDS) from error
 
     async def _living_helper(self) -> _Helper:
         async with self._starting:
@@ -220,7 +224,7 @@ def probe_sync(
     try:
         answers, _ = process.communicate(request.line(), timeout=_START_SECONDS + seconds + _GRACE_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise _timed_out(path, seconds) from error
+        raise _hung(_START_SECONDS + seconds + _GRACE_SECONDS) from error
     finally:
         if process.returncode is None:
             _kill_group(process.pid)
@@ -249,6 +253,6 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _timed_out(path: Path, seconds: float) -> CodedError:
-    message = f"{path.name} could not be read within {seconds:g} s."
-    return CodedError(FailureCode.INPUT_INVALID, message, reason="decoder_timeout")
+def _hung(seconds: float) -> CodedError:
+    text = f"The media helper process did not answer within {seconds:g} s. It was killed; a new one takes its place."
+    return CodedError(FailureCode.MEDIA_HELPER_FAILED, text, reason="hung")

@@ -37,6 +37,8 @@ _HOST_MEMORY = "DefaultCPUAllocator"
 """torch's allocator on the CPU names itself in its RuntimeError."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full file system, a full quota, a process's limit on file sizes."""
+DISK_FAULTS = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE})
+"""A disk that fails, is read-only or gone, or a network share that was taken away."""
 _TRACEBACK_CHARS = 8_000
 """Enough for the frames that matter; an error record stays small."""
 
@@ -53,6 +55,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
 def _code_of_os_error(error: OSError) -> FailureCode | None:
     if error.errno in NO_SPACE:
         return FailureCode.DISK_FULL
+    if error.errno in DISK_FAULTS:
+        return FailureCode.DISK_ERROR
     if isinstance(error, BrokenPipeError | ConnectionError):
         return FailureCode.UPSTREAM_CONNECTION
     if isinstance(error, FileNotFoundError):

@@ -35,6 +35,8 @@ class FailureCode(StrEnum):
     GPU_LOST = "GPU_LOST"
     HOST_OOM = "HOST_OOM"
     DISK_FULL = "DISK_FULL"
+    DISK_ERROR = "DISK_ERROR"
+    MEDIA_HELPER_FAILED = "MEDIA_HELPER_FAILED"
     OUTPUT_INVALID = "OUTPUT_INVALID"
     LOW_CONFIDENCE = "LOW_CONFIDENCE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -194,6 +196,16 @@ FAILURE_TABLE: dict[FailureCode, FailurePolicy] = {
         3, 30, tier=False, kills=False, suspect=False, breaker=False,
         message="The disk is full.",
         hint="Free space below the data directory; the task is tried again by itself.",
+    ),
+    _C.DISK_ERROR: _row(
+        3, 30, tier=False, kills=False, suspect=False, breaker=False,
+        message="The disk reports an error or can only be read.",
+        hint="Tried again by itself. If it persists, the operator has to look after the disk of the data directory.",
+    ),
+    _C.MEDIA_HELPER_FAILED: _row(
+        3, 1, tier=False, kills=False, suspect=False, breaker=False,
+        message="The media helper, the process that opens media files for the service, does not work.",
+        hint="The file is not to blame: send it again. If it persists, the operator has to look after the host.",
     ),
     _C.OUTPUT_INVALID: _row(
         1, 0, tier=True, kills=False, suspect=False, breaker=True,

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from app.api.models import GenerateRequest, TaskQuery
-from app.api.problems import INPUT_TITLES, PROBLEMS
+from app.api.problems import INPUT_TITLES, PROBLEMS, SERVICE_TITLES
 from app.api.resource import TaskResource
 from tests.api.kit import Api
 
 TEXT = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 
 
-@pytest.mark.parametrize("code", [*PROBLEMS, *INPUT_TITLES])
+@pytest.mark.parametrize("code", [*PROBLEMS, *INPUT_TITLES, *SERVICE_TITLES])
 def test_every_code_is_explained(code: str) -> None:
     assert f"`{code}`" in TEXT
 

@@ -236,7 +236,7 @@ def test_a_helper_killed_with_work_in_hand_is_replaced_and_the_work_repeated(tmp
     with_sandbox(scenario, child_module=HOSTILE, seconds=1.0)
 
 
-def test_a_helper_that_dies_twice_is_an_internal_error(tmp_path: Path, sound: Path) -> None:
+def test_a_helper_that_dies_twice_is_at_fault(tmp_path: Path, sound: Path) -> None:
     hang = tmp_path / "hang.wav"
     hang.write_bytes(sound.read_bytes())
 
@@ -249,19 +249,22 @@ def test_a_helper_that_dies_twice_is_an_internal_error(tmp_path: Path, sound: Pa
             assert sandbox.pid is not None
             victims.add(sandbox.pid)
             os.kill(sandbox.pid, signal.SIGKILL)
-        assert (await failure(pending)).code is FailureCode.INTERNAL
+        assert (await failure(pending)).code is FailureCode.MEDIA_HELPER_FAILED
 
     with_sandbox(scenario, child_module=HOSTILE)
 
 
-def test_a_helper_that_stands_still_is_replaced(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_stands_still_is_at_fault_and_replaced(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.media.sandbox._GRACE_SECONDS", 0.2)
 
     async def scenario(sandbox: Sandbox) -> None:
         await sandbox.start()
         assert sandbox.pid is not None
         os.kill(sandbox.pid, signal.SIGSTOP)
-        assert (await failure(sandbox.probe(sound, LIMITS))).failure.detail["reason"] == "decoder_timeout"
+        error = await failure(sandbox.probe(sound, LIMITS))
+        assert error.code is FailureCode.MEDIA_HELPER_FAILED
+        assert error.failure.detail["reason"] == "hung"
+        assert sound.name not in str(error)
         assert (await sandbox.probe(sound, LIMITS)).kind == "audio"
 
     with_sandbox(scenario, seconds=1.0)

@@ -39,6 +39,9 @@ ADVICE: dict[FailureCode, str] = {
     _C.GPU_LOST: "Look for Xid errors (`dmesg`); reset or replace the device if they return.",
     _C.HOST_OOM: "Fewer `slots`, no `spares`, or more memory; the cgroup's `memory.events` counts the kills.",
     _C.DISK_FULL: "Free space below `data_dir`.",
+    _C.DISK_ERROR: "Look for errors of the disk below `data_dir` (`dmesg`); is it mounted read-only?",
+    _C.MEDIA_HELPER_FAILED: "The process that opens media files hangs or dies. Is the host out of memory or processor "
+    "time, or the disk stuck? The service replaces the process by itself.",
     _C.OUTPUT_INVALID: "`error.detail` names the check. Every task: the renderer or its codec is broken.",
     _C.LOW_CONFIDENCE: "Look at the video; a clearer source or recording helps.",
     _C.DEADLINE_EXCEEDED: "Was the time lost in the queue (add slots) or in attempts (read their errors)?",

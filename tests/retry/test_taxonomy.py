@@ -42,6 +42,8 @@ def test_a_failure_never_has_an_empty_message_or_hint(code, blank):  # R0.1
         (EOFError(), FailureCode.UPSTREAM_CONNECTION),
         (TimeoutError(), FailureCode.UPSTREAM_TIMEOUT),
         (OSError(errno.ENOSPC, "No space left on device"), FailureCode.DISK_FULL),
+        (OSError(errno.EIO, "Input/output error"), FailureCode.DISK_ERROR),
+        (OSError(errno.EROFS, "Read-only file system"), FailureCode.DISK_ERROR),
         (FileNotFoundError(errno.ENOENT, "gone"), FailureCode.INPUT_NOT_FOUND),
         (PermissionError(errno.EACCES, "no"), FailureCode.INPUT_FORBIDDEN),
         (MemoryError(), FailureCode.HOST_OOM),
