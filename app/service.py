@@ -63,6 +63,9 @@ REHEARSAL = "rehearsal"
 ATTEMPTS = "attempts"
 DATABASE = "greenroom.db"
 SERVICE_FILE = "service.json"
+_SWITCH_S = 0.001
+"""How long a thread that computes may keep the others waiting. The writer gives way at every statement, and with the
+interpreter's own 5 ms it got its turn too late to keep up with a loaded event loop."""
 _JANITOR_S = 600.0
 _KEEP_ALIVE_S = 15
 _HTTP_GRACE_S = 5
@@ -348,6 +351,7 @@ def run(settings: Settings) -> int:
         service = Service(settings)
     except (ConfigError, NoCudaDevice, OSError, SchemaTooNew, StoreUnavailable) as error:
         return _cannot_start(error)
+    sys.setswitchinterval(_SWITCH_S)
     try:
         uvloop.run(service.serve())
     except (CodedError, OSError) as error:

@@ -28,7 +28,16 @@ def create_app(deps: ApiDependencies) -> FastAPI:
 
     `app.state.waiters.close()` answers all long-polls at once; call it first when the service is to stop.
     """
-    app = FastAPI(title=TITLE, version=deps.settings.version, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=TITLE,
+        version=deps.settings.version,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # its Location is absolute: wrong behind a proxy
+        # Nothing here exports to OpenTelemetry, and to look for an exporter takes a fifth of a submission's time.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     waiters, holding = TaskWaiters(deps.store), Holding(deps)
     app.state.waiters = waiters
     for router in (

@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.api.errors import invalid_request
 from app.api.problems import FieldError, ProblemCode, ProblemError
 
 _SHOWN = 64
 """Characters of a key that is not ours."""
+_SHOWN_PATH = 512
+"""Characters of a path of such keys; its end tells more than its beginning."""
 
 
 def declared_length(request: Request) -> int | None:
@@ -25,18 +27,23 @@ def declared_length(request: Request) -> int | None:
 
 
 async def pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises REQUEST_TIMEOUT when nothing comes for `idle_s`: a stalled sender holds a file."""
-    stream = request.stream()
-    while True:
+    """The body as it arrives. Raises REQUEST_TIMEOUT when nothing comes for `idle_s`: a stalled sender holds a file.
+
+    Raises `ClientDisconnect` when the sender goes away.
+    """
+    more = True
+    while more:
         try:
             async with asyncio.timeout(idle_s):
-                piece = await anext(stream)
-        except StopAsyncIteration:
-            return
+                message = await request.receive()
         except TimeoutError:
             text = f"Nothing arrived for {idle_s:g} s."
             raise ProblemError(ProblemCode.REQUEST_TIMEOUT, text, headers={"Connection": "close"}) from None
-        yield piece
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        if piece := message.get("body", b""):
+            yield piece
 
 
 async def read_limited(request: Request, limit: int, idle_s: float) -> bytes:
@@ -57,6 +64,8 @@ def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
         value = from_json(body, allow_inf_nan=False)
         # That parser is the strict one, but takes the last of two equal keys: this one is asked for nothing else.
         json.loads(body, object_pairs_hook=_no_key_twice, parse_int=len, parse_float=len)
+    except _KeyTwice:
+        raise _duplicate(body) from None
     except ValueError as error:
         raise _not_json(field, f"This is not JSON: {str(error).rstrip('.')}.", "json") from None
     if not isinstance(value, dict):
@@ -64,12 +73,38 @@ def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:
     return value
 
 
+class _KeyTwice(Exception):
+    """An object has a key twice."""
+
+
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) == len(pairs):
-        return
-    key = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)[:_SHOWN]
-    text = f"The key {key!r} is there twice in one object."
-    raise invalid_request([FieldError(key, ProblemCode.REQUEST_INVALID, "duplicate", text, "Send it once.")])
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _KeyTwice
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with its keys as they were written."""
+
+
+def _duplicate(body: bytes) -> ProblemError:
+    path = _path_to_duplicate(json.loads(body, object_pairs_hook=_Pairs, parse_int=len, parse_float=len)) or ()
+    field = ".".join(path)[-_SHOWN_PATH:]
+    text = f"The key {path[-1]!r} is there twice in one object." if path else "A key is there twice in one object."
+    return invalid_request([FieldError(field or None, ProblemCode.REQUEST_INVALID, "duplicate", text, "Send it once.")])
+
+
+def _path_to_duplicate(value: Any) -> tuple[str, ...] | None:
+    """Where the first key is that its object has twice. The depth is bounded: the strict parser has read it before."""
+    if isinstance(value, _Pairs):
+        key = next((key for key, times in Counter(key for key, _ in value).items() if times > 1), None)
+        if key is not None:
+            return (key[:_SHOWN],)
+    parts = value if isinstance(value, _Pairs) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        below = _path_to_duplicate(part)
+        if below is not None:
+            return (str(name)[:_SHOWN], *below)
+    return None
 
 
 def _not_json(field: str | None, detail: str, reason: str) -> ProblemError:

@@ -23,12 +23,12 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def trace_id_of(traceparent: str | None) -> str:
-    """The trace id of a W3C `traceparent`, or a new one where there is none or it is malformed (as the spec asks)."""
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id of a W3C `traceparent`, None where there is none or it is malformed."""
     match = _TRACEPARENT.fullmatch((traceparent or "").strip())
     if match and match[1] != "ff" and not (match[1] == "00" and match[5]) and set(match[2]) != {"0"} != set(match[3]):
         return match[2]
-    return secrets.token_hex(16)
+    return None
 
 
 def route_template(scope: Scope) -> str:
@@ -37,12 +37,27 @@ def route_template(scope: Scope) -> str:
     return path if isinstance(path, str) else "unmatched"
 
 
+class _Tokens:
+    """Random hex. Entropy is fetched for many at once: each call into the system gives other threads the turn."""
+
+    def __init__(self) -> None:
+        self._ready = ""
+
+    def take(self, digits: int) -> str:
+        """So many hex digits, at most 64."""
+        if len(self._ready) < digits:
+            self._ready = secrets.token_hex(1024)
+        taken, self._ready = self._ready[:digits], self._ready[digits:]
+        return taken
+
+
 class RequestContext:
     """Outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, observe: RequestObserver) -> None:
         self._app = app
         self._observe = observe
+        self._tokens = _Tokens()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,8 +67,8 @@ class RequestContext:
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
-        trace_id = trace_id_of(headers.get("traceparent"))
+            request_id = self._tokens.take(16)
+        trace_id = trace_id_of(headers.get("traceparent")) or self._tokens.take(32)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"], state["trace_id"] = request_id, trace_id
         status = 0

@@ -15,6 +15,7 @@ import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ from app.retry.taxonomy import CodedError, FailureCode
 
 BUFFER_BYTES = 1024 * 1024
 """Bytes gathered before a trip to a thread: smaller uploads make one trip in all."""
+TOUCH_S = 1.0
+"""How long a mark of use counts as now: a sweep's grace time is counted in hours."""
 _THREADS = 4
+_TOUCHES = 4096
 _KERNEL_COPY_BYTES = 1 << 30
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF})
 """Another file system, an old kernel, a network mount: then the bytes go through user space."""
@@ -70,12 +74,14 @@ class BlobStore:
     grace time does.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
+        self._clock = clock
         self._temporary = root / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
         self._lock = threading.Lock()
+        self._touched: OrderedDict[str, float] = OrderedDict()
 
     # -- readers ----------------------------------------------------------------------------------------------
     def path(self, sha256: str) -> Path:
@@ -85,13 +91,31 @@ class BlobStore:
         return self._root / sha256[:2] / sha256
 
     def touch(self, sha256: str) -> bool:
-        """Whether the content is there; marks it as used now, so that a sweep within its grace time leaves it."""
+        """Whether the content is there; marks it as used now, so that a sweep within its grace time leaves it.
+
+        Raises DISK_ERROR.
+        """
+        now = self._clock()
         with self._lock:
             try:
-                os.utime(self.path(sha256))
+                with disk_errors():
+                    os.utime(self.path(sha256))
             except FileNotFoundError:
+                self._touched.pop(sha256, None)
                 return False
+            self._touched[sha256] = now
+            self._touched.move_to_end(sha256)
+            if len(self._touched) > _TOUCHES:
+                self._touched.popitem(last=False)
             return True
+
+    def touch_again(self, sha256: str) -> bool:
+        """As `touch`, for a content that is used many times a second: a mark of less than `TOUCH_S` ago will do."""
+        with self._lock:
+            touched = self._touched.get(sha256)
+            if touched is not None and self._clock() - touched < TOUCH_S:
+                return True
+        return self.touch(sha256)
 
     # -- writers ----------------------------------------------------------------------------------------------
     def writer(self, max_bytes: int) -> BlobWriter:
@@ -99,7 +123,7 @@ class BlobStore:
         return BlobWriter(self, max_bytes)
 
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
-        """Store all of `chunks`. Raises INPUT_TOO_LARGE as soon as they pass `max_bytes`, DISK_FULL."""
+        """Store all of `chunks`. Raises INPUT_TOO_LARGE as soon as they pass `max_bytes`, DISK_FULL, DISK_ERROR."""
         async with self.writer(max_bytes) as writer:
             async for chunk in chunks:
                 await writer.write(chunk)
@@ -137,7 +161,7 @@ class BlobStore:
         _sync_directory(final.parent)
 
     def copy(self, descriptor: int, *, max_bytes: int) -> Blob:
-        """Store what can be read from `descriptor`. Blocking. Raises INPUT_TOO_LARGE, DISK_FULL.
+        """Store what can be read from `descriptor`. Blocking. Raises INPUT_TOO_LARGE, DISK_FULL, DISK_ERROR.
 
         The copy is made first (in the kernel, sharing the blocks where the file system can) and hashed then: nobody
         but us can change it any more.
@@ -175,6 +199,7 @@ class BlobStore:
                     if _modified(path) < old:
                         removed.append(Blob(sha256, _size(path) or 0))
                         path.unlink(missing_ok=True)
+                        self._touched.pop(sha256, None)
         return removed
 
     def close(self) -> None:
@@ -207,7 +232,7 @@ class BlobWriter:
         self.abort()
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises INPUT_TOO_LARGE when they pass the limit, DISK_FULL."""
+        """Take the next bytes. Raises INPUT_TOO_LARGE when they pass the limit, DISK_FULL, DISK_ERROR."""
         self.bytes += len(chunk)
         if self.bytes > self._max_bytes:
             raise too_large(self._max_bytes)
@@ -218,7 +243,9 @@ class BlobWriter:
             await self._store.in_thread(self._drain, gathered)
 
     async def commit(self, *, expected_sha256: str | None = None) -> Blob:
-        """Make the content durable. Raises `DigestMismatch` where the sender announced another digest, DISK_FULL."""
+        """Make the content durable. Raises `DigestMismatch` where the sender announced another digest, DISK_FULL,
+        DISK_ERROR.
+        """
         gathered, self._gathered = self._gathered, []
         return await self._store.in_thread(self._finish, gathered, expected_sha256)
 

@@ -38,11 +38,17 @@ class ProbeCache:
         self._known: OrderedDict[str, MediaInfo] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[MediaInfo]] = {}
 
-    async def probe(self, sha256: str) -> MediaInfo:
-        """What the blob is. Raises `CodedError` with a `reason`."""
+    def known(self, sha256: str) -> MediaInfo | None:
+        """What the blob is, None unless it was probed before."""
         known = self._known.get(sha256)
         if known is not None:
             self._known.move_to_end(sha256)
+        return known
+
+    async def probe(self, sha256: str) -> MediaInfo:
+        """What the blob is. Raises `CodedError` with a `reason`."""
+        known = self.known(sha256)
+        if known is not None:
             return known
         task = self._under_way.get(sha256)
         if task is None:

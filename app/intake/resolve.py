@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +18,15 @@ from app.retry.taxonomy import CodedError, FailureCode
 from app.store.records import InputRef, UploadRecord
 
 SCHEMES = ("upload:", "file:", "http:", "https:")
+_MEDIA = tuple(field.name for field in fields(MediaInfo))
 ANY_SOURCE = frozenset({"image", "video"})
 
 
 class Uploads(Protocol):
     """Where uploads are remembered (`app.store.interface.Store`)."""
 
-    async def aget_upload(self, upload_id: str) -> UploadRecord | None:
-        """An upload that has not expired."""
+    async def aget_uploads(self, upload_ids: Sequence[str]) -> dict[str, UploadRecord]:
+        """Those of some uploads that are there and have not expired, by their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,16 @@ class Intake:
         self, source: str | Received, audio: str | Received, *, source_kinds: frozenset[str] = ANY_SOURCE
     ) -> tuple[InputRef, InputRef]:
         """Both inputs of a task, stored and probed. Raises `InputsRefused` with one error per refused field."""
+        named_uploads = [upload_id for given in (source, audio) if (upload_id := _upload_id(given)) is not None]
+        uploads = await self._uploads.aget_uploads(named_uploads) if named_uploads else {}
+        face = self._at_hand("source", source, source_kinds, uploads)
+        voice = self._at_hand("audio", audio, source_kinds, uploads)
+        if face is not None and voice is not None:
+            return face, voice
         results = await asyncio.gather(
-            self._one("source", source, source_kinds), self._one("audio", audio, source_kinds), return_exceptions=True
+            self._one("source", source, source_kinds, uploads),
+            self._one("audio", audio, source_kinds, uploads),
+            return_exceptions=True,
         )
         errors: Sequence[BaseException] = [r for r in results if isinstance(r, BaseException)]
         coded = [e for e in errors if isinstance(e, CodedError)]
@@ -89,23 +98,41 @@ class Intake:
         await self._fetcher.close()
         await asyncio.to_thread(self.blobs.close)
 
-    async def _one(self, role: Role, given: str | Received, source_kinds: frozenset[str]) -> InputRef:
+    def _at_hand(
+        self, role: Role, given: str | Received, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
+    ) -> InputRef | None:
+        """An upload that was probed before and suits its role, for which nothing has to be waited; None for all else.
+
+        What is wrong with an input `_one` says, together with what is wrong with the other.
+        """
+        upload = uploads.get(_upload_id(given) or "")
+        info = None if upload is None else self._probes.known(upload.sha256)
+        if upload is None or info is None or not self.blobs.touch_again(upload.sha256):
+            return None
         try:
-            uri = f"multipart:{given.name}" if isinstance(given, Received) else given
-            blob, name = await self._stored(given)
+            check_role(info, role, source_kinds)
+        except CodedError:
+            return None
+        return _reference(given, Blob(upload.sha256, upload.bytes), upload.name, info)
+
+    async def _one(
+        self, role: Role, given: str | Received, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
+    ) -> InputRef:
+        try:
+            blob, name = await self._stored(given, uploads)
             info = await self.inspect(blob.sha256, name)
             check_role(info, role, source_kinds)
         except CodedError as error:
             raise with_field(error, role) from error
-        return InputRef(uri=uri, sha256=blob.sha256, bytes=blob.bytes, name=name, media=asdict(info))
+        return _reference(given, blob, name, info)
 
-    async def _stored(self, given: str | Received) -> tuple[Blob, str]:
+    async def _stored(self, given: str | Received, uploads: Mapping[str, UploadRecord]) -> tuple[Blob, str]:
         if isinstance(given, Received):
             return given.blob, given.name
-        scheme = given[: given.find(":") + 1].lower()
-        match scheme:
-            case "upload:":
-                return await self._uploaded(given[len(scheme) :])
+        upload_id = _upload_id(given)
+        if upload_id is not None:
+            return self._uploaded(upload_id, uploads)
+        match _scheme(given):
             case "file:":
                 return await self._files.ingest(given, max_bytes=self._max_bytes)
             case "http:" | "https:":
@@ -117,8 +144,8 @@ class Intake:
             reason="scheme",
         )
 
-    async def _uploaded(self, upload_id: str) -> tuple[Blob, str]:
-        upload = await self._uploads.aget_upload(upload_id)
+    def _uploaded(self, upload_id: str, uploads: Mapping[str, UploadRecord]) -> tuple[Blob, str]:
+        upload = uploads.get(upload_id)
         if upload is None or not self.blobs.touch(upload.sha256):
             raise refuse(
                 FailureCode.INPUT_NOT_FOUND,
@@ -127,3 +154,20 @@ class Intake:
                 reason="no_such_upload",
             )
         return Blob(upload.sha256, upload.bytes), upload.name
+
+
+def _reference(given: str | Received, blob: Blob, name: str, info: MediaInfo) -> InputRef:
+    uri = f"multipart:{given.name}" if isinstance(given, Received) else given
+    media = {field: getattr(info, field) for field in _MEDIA}
+    return InputRef(uri=uri, sha256=blob.sha256, bytes=blob.bytes, name=name, media=media)
+
+
+def _scheme(given: str) -> str:
+    return given[: given.find(":") + 1].lower()
+
+
+def _upload_id(given: str | Received) -> str | None:
+    """The id in `upload:<id>`, None for anything else."""
+    if isinstance(given, Received) or _scheme(given) != "upload:":
+        return None
+    return given[len("upload:") :]

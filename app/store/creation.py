@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import delete, exists, func, select
 
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.announce import announce
 from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
 from app.store.records import CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
-from app.store.rows import TASK, task_record, task_values
+from app.store.rows import TASK, first_values, task_record
 from app.store.schema import idempotency_keys as keys
 from app.store.schema import tasks
 from app.store.transaction import Transaction
@@ -19,9 +17,6 @@ from app.tasks.ids import new_id
 from app.tasks.rank import rank
 from app.tasks.replay import CANCEL_REQUESTED, EVENT_OF
 from app.tasks.status import CLAIMABLE, TERMINAL, Status
-
-_INSERT_TASK = insert(tasks)
-_INSERT_KEY = insert(keys)
 
 
 def create(
@@ -43,13 +38,13 @@ def create(
     if max_waiting_per_client is not None and _waiting_of(tx, new.client, max_waiting_per_client):
         raise ClientQueueFull(new.client, max_waiting_per_client, tx.waiting)
     deferred = defer_above is not None and tx.waiting >= defer_above
-    task = _first_record(new, tx.now)
+    task = _first_record(new, tx.now, tx.next_event_id)
     origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
-    task = replace(task, last_event_id=tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin))
+    tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin)
     later = new.not_before is not None and new.not_before > tx.now
-    tx.connection.execute(
-        _INSERT_TASK,
-        task_values(task)
+    tx.put_off(
+        tasks,
+        first_values(task)
         | {
             "rank": rank(task.enqueued_at, task.priority),
             "ready_at": None if later else tx.now,
@@ -60,8 +55,8 @@ def create(
     tx.count(Status.QUEUED, +1)
     announce(tx, task, EVENT_OF[Status.QUEUED])
     if key is not None:
-        tx.connection.execute(
-            _INSERT_KEY,
+        tx.put_off(
+            keys,
             {
                 "client": key.client,
                 "key": key.key,
@@ -172,7 +167,7 @@ def as_error(failure: Failure) -> dict[str, object]:
     }
 
 
-def _first_record(new: NewTask, now: float) -> TaskRecord:
+def _first_record(new: NewTask, now: float, event_id: int) -> TaskRecord:
     return TaskRecord(
         id=new_id("task", now),
         status=Status.QUEUED,
@@ -205,7 +200,7 @@ def _first_record(new: NewTask, now: float) -> TaskRecord:
         quality=None,
         lease_owner=None,
         lease_expires_at=None,
-        last_event_id=0,
+        last_event_id=event_id,
         retry_of=new.retry_of,
         callback=new.callback,
     )

@@ -46,9 +46,12 @@ _PASSING = frozenset(
 """Conditions of the database, not faults of a statement (primary result codes)."""
 
 
+_STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def strict_json(value: Any) -> str:
     """`value` as JSON text; raises ValueError or TypeError for what JSON does not have (NaN, bytes, sets ...)."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _STRICT.encode(value)
 
 
 def database_path(url_or_path: str | Path) -> Path:

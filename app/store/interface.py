@@ -163,6 +163,13 @@ class Store(Protocol):
     async def aget_upload(self, upload_id: str) -> UploadRecord | None:
         """An upload that has not expired."""
 
+    async def aget_uploads(self, upload_ids: Sequence[str]) -> dict[str, UploadRecord]:
+        """Those of some uploads, at most 500, that are there and have not expired, by their ids.
+
+        All that were not read a moment ago are read at once. That another process deletes one before it expires may
+        be noticed a second late.
+        """
+
     # -- the dispatcher and the attempts (threads) ---------------------------------------------------------------
     def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
         """Take the best-ranked runnable task in one statement: RUNNING, attempt + 1, lease, attempt row, event.

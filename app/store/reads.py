@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, func, literal_column, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, literal_column, or_, select, tuple_
 
 from app.store.claims import PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
@@ -151,6 +151,12 @@ def get_upload(connection: Connection, upload_id: str, now: float) -> UploadReco
     return None if row is None else upload_record(row)
 
 
+def get_uploads(connection: Connection, upload_ids: Sequence[str], now: float) -> list[UploadRecord]:
+    """Those of some uploads that are there and have not expired."""
+    rows = connection.execute(_UPLOADS, {"wanted": upload_ids, "now": now})
+    return [upload_record(row) for row in rows]
+
+
 def expired_uploads(connection: Connection, now: float, limit: int) -> list[UploadRecord]:
     """Uploads past their time, oldest first."""
     rows = connection.execute(
@@ -184,6 +190,9 @@ def blobs_in_use(connection: Connection, wanted: Sequence[str], failed_since: fl
 _FAILED = tasks.c.status == literal_column("'FAILED'")
 """Spelled out as in the partial indexes: a database cannot match a parameter with their condition."""
 
+_UPLOADS = select(*UPLOAD).where(
+    uploads.c.id.in_(bindparam("wanted", expanding=True)), uploads.c.expires_at > bindparam("now")
+)
 _IN_LIMIT = 500
 """Values of one IN list: databases bound the parameters of a statement."""
 

@@ -13,6 +13,24 @@ from app.store.schema import attempts, events, tasks, uploads
 from app.tasks.status import Status
 
 _TASK_FIELDS = tuple(field.name for field in fields(TaskRecord) if field.name != "attempts")
+_LATER_FIELDS = frozenset(
+    {
+        "started_at",
+        "finished_at",
+        "retry_at",
+        "retry_reason",
+        "cancel_requested_at",
+        "error",
+        "output",
+        "served_by",
+        "quality",
+        "lease_owner",
+        "lease_expires_at",
+        "result_removed_at",
+    }
+)
+_FIRST_FIELDS = tuple(name for name in _TASK_FIELDS if name not in _LATER_FIELDS)
+_INPUT_FIELDS = tuple(field.name for field in fields(InputRef))
 _ATTEMPT_FIELDS = tuple(field.name for field in fields(AttemptRecord))
 _EVENT_FIELDS = tuple(field.name for field in fields(EventRecord))
 _UPLOAD_FIELDS = tuple(field.name for field in fields(UploadRecord))
@@ -56,14 +74,17 @@ def upload_record(row: Row[Any]) -> UploadRecord:
     return UploadRecord(*tuple(row))
 
 
-def task_values(task: TaskRecord) -> dict[str, Any]:
-    """A record as column values for an insert (its attempts have a table of their own)."""
-    values = {name: getattr(task, name) for name in _TASK_FIELDS}
+def first_values(task: TaskRecord) -> dict[str, Any]:
+    """A record of a new task as column values for an insert. What can only come later stays NULL."""
+    values = {name: getattr(task, name) for name in _FIRST_FIELDS}
     values["status"] = task.status.value
-    values["source"] = asdict(task.source)
-    values["audio"] = asdict(task.audio)
-    values["output"] = None if task.output is None else asdict(task.output)
+    values["source"] = _input_values(task.source)
+    values["audio"] = _input_values(task.audio)
     values["callback"] = None if task.callback is None else asdict(task.callback)
     values["source_sha256"] = task.source.sha256
     values["audio_sha256"] = task.audio.sha256
     return values
+
+
+def _input_values(given: InputRef) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in _INPUT_FIELDS}

@@ -18,6 +18,7 @@ from app.store import claims, creation, endings, reads, retention
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
+from app.store.jobs import Operation
 from app.store.migrate import migrate
 from app.store.outbox import Database, Outbox
 from app.store.records import (
@@ -38,7 +39,8 @@ from app.store.records import (
     UploadRecord,
 )
 from app.store.transaction import Transaction
-from app.store.writer import Operation, Writer
+from app.store.upload_cache import UploadCache
+from app.store.writer import Writer
 
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ class SqlStore(Store):
         self._patience_s = patience_s
         self._writer = Writer(writing, clock, patience_s=patience_s)
         self._on_resumed: list[Callable[[], None]] = []
+        self._uploads = UploadCache(clock)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
         self.outbox = Outbox(Database(self._write, self._awrite, self._read, self._aread, self._writer.on_notices))
 
@@ -178,6 +181,15 @@ class SqlStore(Store):
 
     async def aget_upload(self, upload_id: str) -> UploadRecord | None:
         return await self._aread(lambda connection: reads.get_upload(connection, upload_id, self._clock()))
+
+    async def aget_uploads(self, upload_ids: Sequence[str]) -> dict[str, UploadRecord]:
+        found = {upload_id: record for upload_id in upload_ids if (record := self._uploads.get(upload_id)) is not None}
+        missing = [upload_id for upload_id in upload_ids if upload_id not in found]
+        if missing:
+            read = await self._aread(lambda connection: reads.get_uploads(connection, missing, self._clock()))
+            self._uploads.put(read)
+            found |= {record.id: record for record in read}
+        return found
 
     # -- the dispatcher and the attempts ---------------------------------------------------------------------------
     def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
@@ -268,6 +280,7 @@ class SqlStore(Store):
 
     def delete_uploads(self, ids: Sequence[str]) -> None:
         self._write(lambda tx: upload_writes.delete_uploads(tx, ids))
+        self._uploads.forget(ids)
 
     def blobs_in_use(self, sha256: Sequence[str], *, failed_since: float | None = None) -> set[str]:
         return self._read(lambda connection: reads.blobs_in_use(connection, sha256, failed_since))
@@ -301,7 +314,7 @@ class SqlStore(Store):
         return self._writer.run(operation)
 
     async def _awrite(self, operation: Operation[T]) -> T:
-        return await asyncio.wrap_future(self._writer.submit(operation))
+        return await self._writer.arun(operation)
 
     def _tell(self, *, paused: bool) -> None:
         for listener in () if paused else self._on_resumed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, exists, insert, null, select, update
+from sqlalchemy import Connection, Table, bindparam, case, exists, insert, null, select, update
 
 from app.store.records import EventRecord
-from app.store.schema import counters, events, outbox
+from app.store.schema import counters, events, idempotency_keys, outbox, tasks
 from app.tasks.notices import PROGRESS
 from app.tasks.status import CLAIMABLE, Status
 
@@ -17,7 +17,8 @@ EVENTS = "events"
 
 _ALL_COUNTERS = select(counters.c.name, counters.c.value)
 _SET_COUNTER = update(counters).where(counters.c.name == bindparam("counter")).values(value=bindparam("to"))
-_INSERT_EVENTS = insert(events)
+_INSERTS = {table: insert(table) for table in (tasks, idempotency_keys, events)}
+"""In the order of their foreign keys."""
 _OUTDATE = (
     update(outbox)
     .where(
@@ -34,37 +35,48 @@ _INSERT_NOTICE = insert(outbox).values(
     state="pending", next_at=case((_earlier, null()), else_=bindparam("now")), taken=0, tries=0, total_tries=0
 )
 
-Mark = tuple[int, dict[str, int], int]
-"""Where an operation began: the number of events, the counters, and the number of notices before it."""
+_Notice = tuple[dict[str, Any], bool]
+"""A row of the outbox, and whether it outdates notices of progress."""
 
 
 class Transaction:
     """The batch of one commit. Its counters are those of the database: the write lock is held from the start.
 
-    An operation begins with `mark` and ends with `write_events`, or with `rewind` when it failed; `write_counters` ends
-    the batch.
+    Each operation begins with `begin` and ends with `end`, or with `undo` when it failed; `finish` ends the batch.
+
+    What operations `put_off` is written together, before the next operation that needs the database, at the latest in
+    `finish`. So a batch of new tasks is one statement per table, and an operation that never asks for `connection`
+    costs no savepoint. No operation sees what it has put off itself.
     """
 
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
-        self.connection = connection
         self.events: list[EventRecord] = []
-        self.notices: list[tuple[dict[str, Any], bool]] = []
         self.wakes_sender = False
         self.now = clock()
         self._clock = clock
+        self._connection = connection
         self._stored: dict[str, int] = {name: value for name, value in connection.execute(_ALL_COUNTERS)}  # noqa: C416
         self._counters = dict(self._stored)
+        self._settled: dict[Table, list[Mapping[str, Any]]] = {table: [] for table in _INSERTS}
+        self._settled_notices: list[_Notice] = []
+        self._own: list[tuple[Table, Mapping[str, Any]]] = []
+        self._own_notices: list[_Notice] = []
+        self._before: tuple[int, dict[str, int]] = 0, self._counters
+        self._guarded = False
 
-    def mark(self) -> Mark:
-        """Begin the next operation: the clock is read once for it. Returns what `rewind` takes."""
-        self.now = self._clock()
-        return len(self.events), dict(self._counters), len(self.notices)
+    # -- for operations ---------------------------------------------------------------------------------------------
+    @property
+    def connection(self) -> Connection:
+        """The database as the operations before this one leave it. What is done with it is undone if this one fails."""
+        if not self._guarded:
+            self._write_settled()
+            self._connection.exec_driver_sql("SAVEPOINT operation")
+            self._guarded = True
+        return self._connection
 
-    def rewind(self, mark: Mark) -> None:
-        """Forget the events and counts of a failed operation."""
-        del self.events[mark[0] :]
-        del self.notices[mark[2] :]
-        self._counters = mark[1]
+    def put_off(self, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert a row into `tasks`, `idempotency_keys` or `events` later, with those of other operations."""
+        self._own.append((table, row))
 
     @property
     def next_event_id(self) -> int:
@@ -76,6 +88,18 @@ class Transaction:
         self._counters[EVENTS] += 1
         event = EventRecord(self._counters[EVENTS], task_id, kind, status, attempt, self.now, data or {})
         self.events.append(event)
+        self.put_off(
+            events,
+            {
+                "id": event.id,
+                "task_id": task_id,
+                "type": kind,
+                "status": status.value,
+                "attempt": attempt,
+                "at": event.at,
+                "data": event.data,
+            },
+        )
         return event.id
 
     def notify(self, notice: dict[str, Any], *, outdates_progress: bool) -> None:
@@ -83,7 +107,7 @@ class Transaction:
 
         `outdates_progress`: notices of progress of the same task that wait are worthless from now on.
         """
-        self.notices.append((notice, outdates_progress))
+        self._own_notices.append((notice, outdates_progress))
         self.wakes_sender = True
 
     def noticed(self) -> None:
@@ -99,35 +123,51 @@ class Transaction:
         """How many tasks are QUEUED or in RETRY_WAIT."""
         return sum(self._counters[status.value] for status in CLAIMABLE)
 
-    def write_events(self, mark: Mark) -> None:
-        """Write the events of the operation that began at `mark`, and the notices of them."""
-        if len(self.events) > mark[0]:
-            self.connection.execute(
-                _INSERT_EVENTS,
-                [
-                    {
-                        "id": event.id,
-                        "task_id": event.task_id,
-                        "type": event.type,
-                        "status": event.status.value,
-                        "attempt": event.attempt,
-                        "at": event.at,
-                        "data": event.data,
-                    }
-                    for event in self.events[mark[0] :]
-                ],
-            )
+    # -- for the writer ---------------------------------------------------------------------------------------------
+    def begin(self) -> None:
+        """Begin the next operation: the clock is read once for it."""
+        self.now = self._clock()
+        self._before = len(self.events), dict(self._counters)
 
-        for notice, outdates_progress in self.notices[mark[2] :]:
-            more = {"of": notice["task_id"], "now": notice["at"]}
-            if outdates_progress:
-                self.connection.execute(_OUTDATE, more)
-            self.connection.execute(_INSERT_NOTICE, notice | more)
+    def end(self) -> None:
+        """The operation succeeded: keep what it did."""
+        if self._guarded:
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT operation")
+            self._guarded = False
+        for table, row in self._own:
+            self._settled[table].append(row)
+        self._settled_notices += self._own_notices
+        self._own.clear()
+        self._own_notices.clear()
 
-    def write_counters(self) -> None:
-        """Write what the whole batch has changed; the commit follows."""
+    def undo(self) -> None:
+        """The operation failed: leave no trace of it."""
+        if self._guarded:
+            self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT operation")
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT operation")
+            self._guarded = False
+        self._own.clear()
+        self._own_notices.clear()
+        del self.events[self._before[0] :]
+        self._counters = self._before[1]
+
+    def finish(self) -> None:
+        """Write what is left of the whole batch; the commit follows."""
+        self._write_settled()
         changed = [
             {"counter": name, "to": value} for name, value in self._counters.items() if value != self._stored[name]
         ]
         if changed:
-            self.connection.execute(_SET_COUNTER, changed)
+            self._connection.execute(_SET_COUNTER, changed)
+
+    def _write_settled(self) -> None:
+        for table, rows in self._settled.items():
+            if rows:
+                self._connection.execute(_INSERTS[table], rows)
+                rows.clear()
+        for notice, outdates_progress in self._settled_notices:
+            more = {"of": notice["task_id"], "now": notice["at"]}
+            if outdates_progress:
+                self._connection.execute(_OUTDATE, more)
+            self._connection.execute(_INSERT_NOTICE, notice | more)
+        self._settled_notices.clear()

@@ -1,48 +1,41 @@
 """The one writer: a thread that runs queued operations in shared transactions (group commit).
 
-Everything that waits when the thread gets round to it is executed in one transaction, each operation in a savepoint of
-its own, and made durable by one commit. Only then are the callers answered, and after them the listeners called. So
-many callers share the cost of one fsync, and nobody hears of a write that could still be lost.
+Everything that waits when the thread gets round to it is executed in one transaction, each operation so that it can be
+undone alone, and made durable by one commit. Only then are the callers answered, and after them the listeners called.
+So many callers share the cost of one fsync, and nobody hears of a write that could still be lost.
 
 What it can not do: interrupt an fsync that hangs. Callers then wait; `ping` has its own limit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.store.dialect import is_unavailable, plain, words
 from app.store.interface import Listener, StoreUnavailable
+from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
 from app.store.records import EventRecord
 from app.store.transaction import Transaction
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Operation = Callable[[Transaction], T]
-"""Runs in the writer's thread, possibly more than once: it must touch nothing but its transaction."""
 
 BATCH_LIMIT = 128
 """Operations per commit: above this the fsync is cheap already, and a claim should not wait behind more creates."""
 
 PAUSE_S = 0.02
 """Pause between two tries while the database is not available."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    operation: Operation[Any]
-    future: Future[Any] = field(default_factory=Future)
-    queued_at: float = field(default_factory=time.monotonic)
 
 
 class Writer:
@@ -57,7 +50,7 @@ class Writer:
         self._clock = clock
         self._patience_s = patience_s
         self._connection: Connection | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._listeners: list[Listener] = []
         self._notice_listeners: list[Callable[[], None]] = []
         self._submitting = threading.Lock()
@@ -67,12 +60,16 @@ class Writer:
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         """Queue an operation. The future is done when its effect is durable, or when it failed and left no trace."""
-        job = _Job(operation)
-        with self._submitting:
-            if self._closed:
-                raise StoreUnavailable("The store is closed.")
-            self._jobs.put(job)
+        job = ThreadJob(operation)
+        self._put(job)
         return job.future
+
+    async def arun(self, operation: Operation[T]) -> T:
+        """As `run`, for a coroutine. Cancelled before its turn, the operation is not run."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(LoopJob(operation, loop, future))
+        return await future
 
     def run(self, operation: Operation[T]) -> T:
         """Submit an operation and wait for it. Not for listeners: they would wait for themselves (RuntimeError)."""
@@ -97,29 +94,33 @@ class Writer:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def _put(self, job: Job) -> None:
+        with self._submitting:
+            if self._closed:
+                raise StoreUnavailable("The store is closed.")
+            self._jobs.put(job)
+
     # -- in the thread --------------------------------------------------------------------------------------------
     def _run(self) -> None:
         going = True
         while going:
-            batch: list[_Job] = []
+            batch: list[Job] = []
             try:
                 going = self._next_batch(batch)
                 self._serve(batch)
             except BaseException as error:  # the thread must outlive every fault, and no caller may wait for ever
                 log.exception("The store's writer failed on a batch of %d operations", len(batch))
                 self._drop_connection()
-                for job in batch:
-                    if not job.future.done():
-                        job.future.set_exception(StoreUnavailable(f"The writer failed: {error!r}"))
+                answer([(job, (None, StoreUnavailable(f"The writer failed: {error!r}"))) for job in batch])
         self._drop_connection()
 
-    def _next_batch(self, batch: list[_Job]) -> bool:
+    def _next_batch(self, batch: list[Job]) -> bool:
         """Fill `batch` with the operations that wait now, at least one; whether more may come after them."""
         job = self._jobs.get()
         while True:
             if job is None:
                 return False
-            if job.future.set_running_or_notify_cancel():
+            if job.start():
                 batch.append(job)
             if len(batch) >= BATCH_LIMIT:
                 return True
@@ -128,30 +129,33 @@ class Writer:
             except queue.Empty:
                 return True
 
-    def _serve(self, batch: list[_Job]) -> None:
+    def _serve(self, batch: list[Job]) -> None:
         while batch:
             try:
                 outcomes, events, noticed = self._commit(batch)
-            except Exception as error:
-                if not is_unavailable(error):
-                    raise
-                self._drop_connection()
-                batch = self._still_patient(batch, error)
-                if batch:
-                    time.sleep(PAUSE_S)
-                continue
-            for job, (result, failure) in zip(batch, outcomes, strict=True):
-                if failure is None:
-                    job.future.set_result(result)
+            except SQLAlchemyError as error:
+                if is_unavailable(error):
+                    self._drop_connection()
+                    batch = self._still_patient(batch, error)
+                    if batch:
+                        time.sleep(PAUSE_S)
+                elif len(batch) > 1:
+                    # A row that one of them put off cannot be written. Alone, each answers for itself.
+                    for job in batch:
+                        self._serve([job])
+                    return
                 else:
-                    job.future.set_exception(failure)
+                    answer([(batch[0], (None, plain(error)))])
+                    return
+                continue
+            answer(list(zip(batch, outcomes, strict=True)))
             if events:
                 self._notify(events)
             if noticed:
                 self._tell_of_notices()
             return
 
-    def _commit(self, batch: Sequence[_Job]) -> tuple[list[tuple[Any, Exception | None]], list[EventRecord], bool]:
+    def _commit(self, batch: Sequence[Job]) -> tuple[list[Outcome], list[EventRecord], bool]:
         """Run the batch in one durable transaction.
 
         Per operation its result or its failure; the events; and whether notices may be sent now.
@@ -162,35 +166,27 @@ class Writer:
         with connection.begin():
             transaction = Transaction(connection, self._clock)
             outcomes = [self._run_one(transaction, job.operation) for job in batch]
-            transaction.write_counters()
+            transaction.finish()
         return outcomes, transaction.events, transaction.wakes_sender
 
-    def _run_one(self, transaction: Transaction, operation: Operation[Any]) -> tuple[Any, Exception | None]:
-        mark = transaction.mark()
-        connection = transaction.connection
-        connection.exec_driver_sql("SAVEPOINT operation")
+    def _run_one(self, transaction: Transaction, operation: Operation[Any]) -> Outcome:
+        transaction.begin()
         try:
             result = operation(transaction)
-            transaction.write_events(mark)
         except Exception as error:
             if is_unavailable(error):
                 raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT operation")
-            connection.exec_driver_sql("RELEASE SAVEPOINT operation")
-            transaction.rewind(mark)
+            transaction.undo()
             return None, plain(error)
-        connection.exec_driver_sql("RELEASE SAVEPOINT operation")
+        transaction.end()
         return result, None
 
-    def _still_patient(self, batch: Sequence[_Job], error: Exception) -> list[_Job]:
+    def _still_patient(self, batch: Sequence[Job], error: Exception) -> list[Job]:
         """Answer those whose time is up with the database's words; return the others."""
         now = time.monotonic()
-        waiting = []
-        for job in batch:
-            if now - job.queued_at < self._patience_s:
-                waiting.append(job)
-            else:
-                job.future.set_exception(StoreUnavailable(words(error)))
+        waiting = [job for job in batch if now - job.queued_at < self._patience_s]
+        given_up = [job for job in batch if job not in waiting]
+        answer([(job, (None, StoreUnavailable(words(error)))) for job in given_up])
         return waiting
 
     def _drop_connection(self) -> None:

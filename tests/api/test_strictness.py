@@ -59,6 +59,14 @@ def test_all_wrong_parameters_are_told_and_none_at_length(shared: Api) -> None:
     assert shared.client.get("/queue?=1").status_code == 422
 
 
+@pytest.mark.parametrize("path", ["/tasks/", "/uploads/", "/queue/", "/generate/"])
+def test_a_slash_too_many_is_no_redirect(shared: Api, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = shared.client.request(method, path, follow_redirects=False)
+        problem(answer, 404, "NOT_FOUND")
+        assert "location" not in answer.headers
+
+
 def test_what_may_be_repeated_may(shared: Api) -> None:
     assert shared.client.get("/tasks?status=QUEUED&status=RUNNING").status_code == 200
 
@@ -67,13 +75,19 @@ def test_what_may_be_repeated_may(shared: Api) -> None:
     ("content", "key"),
     [
         ('{"source": "upload:a", "audio": "upload:b", "priority": 1, "priority": 2}', "priority"),
-        ('{"source": "upload:a", "audio": "upload:b", "metadata": {"list": [{"x": 1, "y": 2, "x": 1}]}}', "x"),
+        (
+            '{"source": "upload:a", "audio": "upload:b", "metadata": {"list": [{"x": 1, "y": 2, "x": 1}]}}',
+            "metadata.list.0.x",
+        ),
+        ('{"metadata": {"a": [0, {}, {"b": {"c": 1}}], "d": {"e": {"f": 1, "f": 2}}}}', "metadata.d.e.f"),
+        ('{"metadata": {"a": 1, "a": {"b": 1, "b": 2}}}', "metadata.a"),
     ],
 )
 def test_a_key_that_is_there_twice_is_named(shared: Api, content: str, key: str) -> None:
     answer = shared.client.post("/generate", content=content, headers={"Content-Type": "application/json"})
     body = problem(answer, 422, "REQUEST_INVALID", key)
     assert body["reason"] == "duplicate"
+    assert repr(key.rsplit(".", 1)[-1]) in body["detail"]
     form, headers = multipart([("request", None, content.encode())])
     problem(shared.client.post("/generate", content=form, headers=headers), 422, "REQUEST_INVALID", key)
 

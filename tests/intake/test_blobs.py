@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.intake import blobs as module
-from app.intake.blobs import BUFFER_BYTES, Blob, BlobStore, DigestMismatch
+from app.intake.blobs import BUFFER_BYTES, TOUCH_S, Blob, BlobStore, DigestMismatch
 from app.retry.taxonomy import CodedError, FailureCode
 from tests.intake.conftest import stored_files
 
@@ -117,6 +117,22 @@ async def test_a_full_disk_is_disk_full(blobs: BlobStore, tmp_path: Path, monkey
     assert stored_files(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
+async def test_a_failing_disk_is_a_disk_error(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "_write_all", broken)
+    with pytest.raises(CodedError) as error:
+        await blobs.put(pieces(b"abc"), max_bytes=100)
+    assert error.value.code is FailureCode.DISK_ERROR
+    assert os.strerror(number) in str(error.value)
+    drained(blobs)
+    assert stored_files(tmp_path) == []
+
+
 async def test_file_then_directory_are_synced_and_only_then_does_it_count(
     blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +211,26 @@ class TestSweep:
         os.utime(path, (0, 0))
         blobs.sweep(lambda _: set(), grace_s=3600)
         assert not path.exists()
+
+    async def test_a_content_that_is_used_often_is_marked_now_and_then(self, tmp_path: Path) -> None:
+        now = 0.0
+        blobs = BlobStore(tmp_path / "often", clock=lambda: now)
+        blob = await self._blob(blobs, b"content", 7200)
+        assert blobs.touch(blob.sha256)
+        os.utime(blobs.path(blob.sha256), (0, 0))
+        assert blobs.touch_again(blob.sha256)
+        assert blobs.path(blob.sha256).stat().st_mtime == 0
+        now += TOUCH_S
+        assert blobs.touch_again(blob.sha256)
+        assert blobs.path(blob.sha256).stat().st_mtime > 0
+        blobs.close()
+
+    async def test_what_a_sweep_has_removed_is_not_there(self, blobs: BlobStore) -> None:
+        blob = await self._blob(blobs, b"content", 7200)
+        assert blobs.touch(blob.sha256)
+        os.utime(blobs.path(blob.sha256), (0, 0))
+        assert blobs.sweep(lambda _: set(), grace_s=3600) == [blob]
+        assert not blobs.touch_again(blob.sha256)
 
     def test_touching_what_is_not_there(self, blobs: BlobStore) -> None:
         assert not blobs.touch("0" * 64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from app.intake.blobs import Blob, BlobStore
+from app.intake.blobs import TOUCH_S, Blob, BlobStore
 from app.intake.probing import ProbeCache
 from app.intake.refusal import InputsRefused, refuse
 from app.intake.resolve import Intake, IntakeSettings, Received
@@ -41,14 +41,14 @@ class StandInProber:
         return answer
 
 
-class NoUploads:
+class SomeUploads:
     """A store that remembers what a test tells it."""
 
     def __init__(self) -> None:
         self.records: dict[str, UploadRecord] = {}
 
-    async def aget_upload(self, upload_id: str) -> UploadRecord | None:
-        return self.records.get(upload_id)
+    async def aget_uploads(self, upload_ids: Sequence[str]) -> dict[str, UploadRecord]:
+        return {upload_id: self.records[upload_id] for upload_id in upload_ids if upload_id in self.records}
 
 
 async def put(blobs: BlobStore, content: bytes) -> Blob:
@@ -115,7 +115,7 @@ class TestResolve:
 
     @pytest.fixture
     def intake(self, blobs: BlobStore, prober: StandInProber) -> Intake:
-        return Intake(blobs, NoUploads(), prober, IntakeSettings())
+        return Intake(blobs, SomeUploads(), prober, IntakeSettings())
 
     async def received(self, blobs: BlobStore, content: bytes, name: str) -> Received:
         return Received(await put(blobs, content), name)
@@ -145,17 +145,34 @@ class TestResolve:
         assert [e.failure.detail["field"] for e in error.value.errors] == ["source", "audio"]
         assert str(error.value.errors[0]) == "my face.png is truncated."
 
-    async def test_an_upload_whose_file_is_gone_is_not_there(self, intake: Intake, blobs: BlobStore) -> None:
+    async def test_an_upload_whose_file_is_gone_is_not_there(self, tmp_path: Path, prober: StandInProber) -> None:
+        now = 0.0
+        blobs = BlobStore(tmp_path / "blobs", clock=lambda: now)
         blob = await put(blobs, b"face")
-        uploads = NoUploads()
+        uploads = SomeUploads()
         uploads.records["u"] = UploadRecord("u", blob.sha256, 4, "face.png", 0.0, 1e12)
-        intake._uploads = uploads
+        intake = Intake(blobs, uploads, prober, IntakeSettings())
         voice = await self.received(blobs, b"voice", "v.wav")
         assert (await intake.resolve("upload:u", voice))[0].name == "face.png"
         blobs.path(blob.sha256).unlink()
+        now += TOUCH_S
         with pytest.raises(InputsRefused) as error:
             await intake.resolve("upload:u", voice)
         assert error.value.errors[0].code is FailureCode.INPUT_NOT_FOUND
+
+    async def test_an_upload_in_the_wrong_role_is_refused_however_often_it_was_used(
+        self, blobs: BlobStore, prober: StandInProber
+    ) -> None:
+        uploads = SomeUploads()
+        for name, content in {"face": b"face", "voice": b"voice"}.items():
+            blob = await put(blobs, content)
+            uploads.records[name] = UploadRecord(name, blob.sha256, blob.bytes, f"{name}.bin", 0.0, 1e12)
+        intake = Intake(blobs, uploads, prober, IntakeSettings())
+        first = await intake.resolve("upload:face", "upload:voice")
+        assert await intake.resolve("upload:face", "upload:voice") == first
+        with pytest.raises(InputsRefused) as error:
+            await intake.resolve("upload:voice", "upload:face")
+        assert [e.failure.detail["field"] for e in error.value.errors] == ["source", "audio"]
 
     async def test_what_nobody_foresaw_is_not_taken_for_a_refusal(
         self, intake: Intake, blobs: BlobStore, prober: StandInProber

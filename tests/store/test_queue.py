@@ -210,6 +210,15 @@ def test_an_upload_is_there_until_its_time(store: Store, clock: Clock) -> None:
     store.delete_uploads([])
 
 
+def test_several_uploads_are_read_at_once(store: Store, clock: Clock) -> None:
+    one, two, brief = upload("one"), upload("two"), upload("brief", expires_at=START + 1)
+    for each in (one, two, brief):
+        run(store.aput_upload(each))
+    clock.advance(1)
+    assert run(store.aget_uploads([two.id, brief.id, "upl_nothing", one.id])) == {one.id: one, two.id: two}
+    assert run(store.aget_uploads([])) == {}
+
+
 def test_a_content_is_in_use_by_uploads_and_by_tasks_that_have_not_ended(store: Store) -> None:
     run(store.aput_upload(upload("one", content="uploaded")))
     create(store, source=blob("picture"), audio=blob("voice"))

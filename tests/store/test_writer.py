@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, select
 
+from app.store import claims, creation
 from app.store.interface import StoreUnavailable
+from app.store.records import Created
 from app.store.schema import settings
 from app.store.sql import SqlStore
 from app.store.transaction import Transaction
@@ -93,24 +98,90 @@ def test_a_failing_operation_fails_alone(writer: Writer, commits: list[int]) -> 
         put("doubled")(tx)
         put("doubled")(tx)
 
-    def fail_at_the_end(tx: Transaction) -> None:
-        put("unseen")(tx)
-        tx.emit("task_nothing", "task.queued", Status.QUEUED, 0)  # breaks the foreign key when it is written
-
     gate = Gate(writer)
     good = [writer.submit(put(str(n))) for n in range(3)]
-    bad = [writer.submit(operation) for operation in (fail_half_way, fail_in_the_database, fail_at_the_end)]
+    bad = [writer.submit(operation) for operation in (fail_half_way, fail_in_the_database)]
     late = writer.submit(put("late"))
     gate.open()
     for future in [*good, late]:
         future.result(WAIT_S)
     with pytest.raises(KeyError, match="mine"):
         bad[0].result(WAIT_S)
-    for future in bad[1:]:
-        with pytest.raises(Exception, match="constraint failed"):
-            future.result(WAIT_S)
+    with pytest.raises(Exception, match="constraint failed"):
+        bad[1].result(WAIT_S)
     assert len(commits) == 2
     assert names(writer) == {"0", "1", "2", "late"}
+
+
+def test_a_row_that_cannot_be_written_is_the_failure_of_its_operation_alone(writer: Writer) -> None:
+    def put_off_what_breaks_a_foreign_key(tx: Transaction) -> None:
+        put("unseen")(tx)
+        tx.emit("task_nothing", "task.queued", Status.QUEUED, 0)
+
+    gate = Gate(writer)
+    early = writer.submit(put("early"))
+    bad = writer.submit(put_off_what_breaks_a_foreign_key)
+    late = writer.submit(put("late"))
+    gate.open()
+    assert (early.result(WAIT_S), late.result(WAIT_S)) == ("early", "late")
+    with pytest.raises(Exception, match="constraint failed"):
+        bad.result(WAIT_S)
+    assert names(writer) == {"early", "late"}
+
+
+def test_new_tasks_that_wait_together_are_one_statement_per_table(sql: SqlStore, writer: Writer) -> None:
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement.split(" (")[0])
+
+    event.listen(sql._writing, "before_cursor_execute", note)
+    gate = Gate(writer)
+    futures = [writer.submit(partial(creation.create, new=new_task())) for _ in range(5)]
+    gate.open()
+    made = [future.result(WAIT_S).task for future in futures]
+    event.remove(sql._writing, "before_cursor_execute", note)
+    inserts = [statement for statement in statements if statement.startswith("INSERT")]
+    assert inserts == ["INSERT INTO tasks", "INSERT INTO events"]
+    assert [sql.get(task.id) for task in made] == made
+    assert [task.last_event_id for task in made] == sorted({task.last_event_id for task in made})
+
+
+def test_an_operation_sees_what_those_before_it_have_put_off(sql: SqlStore, writer: Writer) -> None:
+    gate = Gate(writer)
+    made = writer.submit(partial(creation.create, new=new_task()))
+    claimed = writer.submit(lambda tx: claims.claim(tx, "node", 60.0, "tier", "slot", "cpu"))
+    gate.open()
+    claim = claimed.result(WAIT_S)
+    assert claim is not None
+    assert claim.task.id == made.result(WAIT_S).task.id
+    assert_consistent(sql)
+
+
+async def _create_in_a_loop(sql: SqlStore, gate: Gate, woken: list[int]) -> list[Created]:
+    loop = asyncio.get_running_loop()
+    call = loop.call_soon_threadsafe
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        woken.append(1)
+        return call(*args, **kwargs)
+
+    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+    waiting = [asyncio.create_task(sql.acreate(new_task())) for _ in range(5)]
+    given_up = asyncio.create_task(sql.acreate(new_task()))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    gate.open()
+    return list(await asyncio.gather(*waiting))
+
+
+def test_an_event_loop_is_woken_once_for_all_its_callers_of_a_commit(sql: SqlStore, writer: Writer) -> None:
+    woken: list[int] = []
+    made = asyncio.run(_create_in_a_loop(sql, Gate(writer), woken))
+    assert len(woken) == 1
+    assert len({created.task.id for created in made}) == 5
+    assert sql.queue().by_status[Status.QUEUED] == 5  # what was given up before its turn was never run
 
 
 def test_events_and_counts_of_a_failed_operation_are_forgotten(sql: SqlStore) -> None:
