@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -246,6 +247,9 @@ class Service:
             self.janitor.sweep_start()
             await asyncio.to_thread(self.dispatcher.start)
             self.janitor.start()
+            # What is there now stays: the collector need not walk over it again, request after request.
+            gc.collect()
+            gc.freeze()
             with _service_file(self.data_dir / SERVICE_FILE, url):
                 log.info("serving", url=url, node=self.node.id, data_dir=str(self.data_dir), pid=os.getpid())
                 await stop.wait()

@@ -26,10 +26,11 @@ class Holding:
 
         It must not raise: an answer that tells of a task which was written is not to become one that denies it.
         """
-        if time.monotonic() - self._read_at >= FRESH_S:
+        now = time.monotonic()
+        if now - self._read_at >= FRESH_S:
+            self._read_at = now  # Others that ask meanwhile go by the last word: one read at a time is enough.
             with contextlib.suppress(StoreUnavailable):
                 self._paused = await self._deps.store.apaused()
-            self._read_at = time.monotonic()
         slots = self._deps.pool.slots()
         return Holds(
             draining=self._deps.pool.draining(),
