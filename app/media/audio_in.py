@@ -7,6 +7,7 @@ about how long the audio is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -40,7 +41,23 @@ def audio_blocks(path: Path, rate: int = 16_000) -> Iterator[FloatBlock]:
 
 
 def audio_length(path: Path, rate: int = 16_000) -> int:
-    """The number of samples that `audio_blocks(path, rate)` yields in all, by decoding them."""
+    """The number of samples that `audio_blocks(path, rate)` yields in all, by decoding them.
+
+    The last lengths are remembered until their file changes: a renderer and the check of its result ask for the same.
+    """
+    try:
+        file = path.stat()
+    except OSError:
+        return _counted(path, rate)  # which says what is wrong with it
+    return _remembered(path, file.st_ino, file.st_size, file.st_mtime_ns, rate)
+
+
+@lru_cache(maxsize=8)
+def _remembered(path: Path, _inode: int, _size: int, _mtime_ns: int, rate: int) -> int:
+    return _counted(path, rate)
+
+
+def _counted(path: Path, rate: int) -> int:
     return sum(frame.samples for frame in resampled_frames(path, rate, "mono"))
 
 

@@ -146,6 +146,7 @@ class Attempt:
                     self._settle(failure, scope)
                     return
                 scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
+                self._hand_over()
                 monitor = self._monitor()
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
@@ -181,8 +182,8 @@ class Attempt:
         if task.cancel_requested_at is not None:
             self.order_end(Failure(FailureCode.CANCELLED))
 
-    def _drive(self) -> wire.Finished | Failure:
-        """Hand over the job and wait for whatever ends it."""
+    def _hand_over(self) -> None:
+        """Give the process its job. If it is gone, its sentinel tells."""
         task = self.claim.task
         self._process.send(
             wire.Run(
@@ -197,6 +198,9 @@ class Attempt:
                 batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
             )
         )
+
+    def _drive(self) -> wire.Finished | Failure:
+        """Wait for whatever ends the attempt."""
         kill_at: float | None = None
         while True:
             timeout = None if kill_at is None else max(0.0, kill_at - time.monotonic())

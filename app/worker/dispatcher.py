@@ -144,9 +144,9 @@ class Dispatcher:
         while not self._draining.is_set():
             self._wake.clear()
             try:
-                if time.time() >= sweep_at:
-                    self._sweep()
                 self._fill_slots()
+                if time.time() >= sweep_at:
+                    self._sweep()  # after a task that waits for a free slot; what it gives back wakes this loop again
                 due = self._store.next_due()
                 sweep_at = min(time.time() + _SWEEP_S, due if due is not None else float("inf"))
             except StoreUnavailable as error:
@@ -190,6 +190,7 @@ class Dispatcher:
         with self._lock:
             self._running[claim.task.id] = attempt
             cancelled = claim.task.id in self._early_cancels
+        attempt.thread.start()
         log.info(
             "attempt_started",
             slot=slot.name,
@@ -197,7 +198,6 @@ class Dispatcher:
             **_who(claim.task),
             waited_s=round(time.time() - claim.task.enqueued_at, 3),
         )
-        attempt.thread.start()
         if cancelled:
             attempt.order_end(Failure(FailureCode.CANCELLED))
 

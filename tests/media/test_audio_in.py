@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.media.audio_in import audio_blocks, audio_length
-from app.retry.taxonomy import FailureCode
+from app.retry.taxonomy import CodedError, FailureCode
 from tests.media.makers import tone, write_audio, write_video, write_wav
 
 
@@ -97,3 +98,16 @@ def test_what_has_no_sound_is_refused(tmp_path: Path, refused) -> None:
     text = tmp_path / "text.wav"
     text.write_text("not sound at all " * 100)
     refused(lambda: audio_length(text), FailureCode.INPUT_INVALID, "unknown_format")
+
+
+def test_the_length_of_a_file_that_was_replaced_is_counted_anew(tmp_path):
+    path = tmp_path / "speech.wav"
+    for seconds in (1, 3, 1):
+        with wave.open(str(path), "wb") as out:
+            out.setparams((1, 2, 16_000, 0, "NONE", ""))
+            out.writeframes(bytes(2 * 16_000 * seconds))
+        assert audio_length(path) == 16_000 * seconds
+    path.unlink()
+    with pytest.raises(CodedError) as caught:
+        audio_length(path)
+    assert caught.value.code is FailureCode.INPUT_NOT_FOUND

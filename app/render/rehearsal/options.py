@@ -91,6 +91,10 @@ class RehearsalOptions(BaseModel):
     fps: Annotated[float, Field(ge=1, le=60)] = 25.0
     size: Annotated[int, Field(ge=16, le=1024, multiple_of=2)] = 64
     """Width and height of the picture, pixels."""
+    reuse: bool = False
+    """Hand out a copy of what this process made last, if that was the same: a render that costs next to nothing
+    (`frame_s` does not count), by which everything around a render can be measured. With a fault it renders as always.
+    """
 
     @model_validator(mode="after")
     def _raise_needs_a_cause(self) -> RehearsalOptions:
