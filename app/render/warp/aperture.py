@@ -1,7 +1,7 @@
-"""The opening between the lips: two curves over the line through the mouth's corners.
+"""The opening between two lips, or two lids: two curves over the line through its corners.
 
-Pixels are described in the mouth's own frame: x along that line in units, y across it (down). The inner contours of
-the lips become functions of x, so that "how far below the upper lip" is a subtraction and needs no polygon filling.
+Pixels are described in the opening's own frame: x along that line in units, y across it (down). The contours become
+functions of x, so that "how far below the upper lip" is a subtraction and needs no polygon filling.
 """
 
 from __future__ import annotations
@@ -40,13 +40,22 @@ class Aperture:
         grid = torch.stack([at, torch.zeros_like(at)], dim=3)
         return functional.grid_sample(self.table, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
+    def expand(self, frames: int) -> Aperture:
+        """One opening (B = 1) for so many frames."""
+        return Aperture(
+            self.middle.expand(frames, -1),
+            self.axis.expand(frames, -1),
+            self.half.expand(frames),
+            self.table.expand(frames, -1, -1, -1),
+        )
+
     def height(self) -> Tensor:
         """The widest distance of the curves, [B] in units."""
         return (self.table[:, 1, 0] - self.table[:, 0, 0]).amax(1)
 
 
 def aperture(upper: Tensor, lower: Tensor) -> Aperture:
-    """The opening between contours `upper` and `lower` [B, 11, 2], left to right, which share their ends."""
+    """The opening between contours `upper` and `lower` [B, N, 2], left to right, which share their ends."""
     span = upper[:, -1] - upper[:, 0]
     width = span.norm(dim=1).clamp_min(1e-4)
     axis = span / width[:, None]

@@ -1,6 +1,8 @@
-"""Puts the moved lower face into frames: warp, mouth interior, and both back into the picture."""
+"""Puts the moved face into frames: warp, mouth interior, lids, and all of it back into the picture."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,8 +11,11 @@ from torch.nn import functional
 from app.render.warp import points
 from app.render.warp.animation import LowerFace
 from app.render.warp.aperture import Aperture, aperture, lower_side
-from app.render.warp.field import LATTICE_STEP, SplitField, cubic_rows, inside_lips, lattice_size
+from app.render.warp.eyelids import Eyelids
+from app.render.warp.field import LATTICE_STEP, SplitField, inside_lips
+from app.render.warp.head_motion import HeadMotion
 from app.render.warp.interior import MouthView, paint
+from app.render.warp.lattice import Box, Lattice
 from app.render.warp.lighting import Light, read_light
 from app.render.warp.pose import HeadPose
 from app.render.warp.region import LowerFaceMask, Region
@@ -21,8 +26,35 @@ from app.render.warp.teeth import Plate
 
 _MOUTH_MARGIN = 2 * LATTICE_STEP  # around the lips' inner contours: as far as a change at a knot is felt
 _EDGE = 0.007  # softness of the lips' inner edge, in units (at least a pixel)
-_CHUNK_PIXELS = 400_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
-_FIRST = torch.zeros(1, dtype=torch.long)
+_CHUNK_PIXELS = 800_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
+
+
+@dataclass(frozen=True)
+class Gestures:
+    """What B frames of a portrait do besides speaking: `lids` [B] 0 open .. 1 shut, `moves` [B, 7] (`life`)."""
+
+    lids: Tensor
+    moves: Tensor
+
+    def at(self, frames: Tensor, device: torch.device) -> Gestures:
+        """The gestures of the frames `frames` [N], on a device."""
+        return Gestures(self.lids[frames].to(device), self.moves[frames].to(device))
+
+    def part(self, frames: slice) -> Gestures:
+        """The gestures of some of the frames."""
+        return Gestures(self.lids[frames], self.moves[frames])
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What frames are painted on: `source` [B or 1, 3, h, w] in the boxes of `region`, `lattice` over it, its light,
+    and for portraits that move the fields of unit movements [7, rows, columns, 2]."""
+
+    region: Region
+    source: Tensor
+    lattice: Lattice
+    light: Light
+    movements: Tensor | None = None
 
 
 class Compositor:
@@ -30,7 +62,7 @@ class Compositor:
 
     def __init__(self, subject: Subject, plate: Plate, device: torch.device, still: Tensor | None = None) -> None:
         """`subject` lies on `device`; `still` [H, W, 3] uint8 is the source where all frames show the same picture."""
-        self._still = None if still is None else still[None]
+        self._still = still
         self._device = device
         self._plate = Plate(plate.rgba.to(device), plate.top, plate.bottom, plate.light.to(device), plate.own)
         self._mask = LowerFaceMask(subject.rest.shape)
@@ -40,112 +72,135 @@ class Compositor:
         self._depth = subject.teeth_depth
         self._seam = float(subject.rest.shape[list(points.INNER_UPPER), 1][4:7].mean())
         self._hold = SkinWeights(subject.rest.shape).hold()
+        self._grounds: dict[bool, _Ground] = {}
+        self._lids = None if still is None else Eyelids(subject.poses, subject.pixels[0])
 
-    def render_into(self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace) -> None:
+    @property
+    def can_blink(self) -> bool:
+        """Whether this is a still picture with both eyes seen open."""
+        return self._lids is not None and self._lids.can_blink
+
+    def render_into(
+        self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace, gestures: Gestures | None = None
+    ) -> None:
         """Give the faces in `frames[which]` (frames [B, H, W, 3] uint8, which [N]) the shapes `face` [N].
 
-        numbers: [N] which frame of the source each of them is. Where it raises (a device's memory runs out, say), the
-        frames are as they were.
+        numbers: [N] which frame of the source each of them is. gestures: [N], of a still source only; all calls for
+        one picture have them or none has. Where it raises (a device's memory runs out, say), the frames are as they
+        were.
         """
-        height, width = frames.shape[1:3]
         pose = self._subject.poses.at(numbers.to(self._device))
         pixels = self._subject.pixels[numbers.to(self._device)]
-        region = self._mask.region(pose, width, height)
+        still = None if self._still is None else self._still_ground(self._still, gestures is not None)
+        region = self._mask.region(pose, frames.shape[2], frames.shape[1]) if still is None else still.region
         step = max(1, _CHUNK_PIXELS // (region.width * region.height))
         drawn: list[tuple[Region, Tensor, Tensor]] = []
         for first in range(0, len(which), step):
             part = slice(first, first + step)
             rows = which[part]
-            here = region.part(part)
-            patches = here.cut(frames, rows) if self._still is None else here.part(slice(1)).cut(self._still, _FIRST)
-            moved = self.compose(patches.to(self._device), here, pixels[part], pose.part(part), face.part(part))
+            if still is None:
+                here = region.part(part)
+                ground = self._ground(here, here.cut(frames, rows), pixels[part], pose.part(part))
+            else:
+                here, ground = region.expand(len(rows)), still
+            acts = None if gestures is None else gestures.part(part)
+            moved = self.compose(ground, pixels[part], pose.part(part), face.part(part), acts)
             drawn.append((here, rows, moved.cpu()))
         for here, rows, moved in drawn:
             here.paste(frames, rows, moved)
 
-    def compose(self, patches: Tensor, region: Region, pixels: Tensor, pose: HeadPose, face: LowerFace) -> Tensor:
+    def compose(
+        self, ground: _Ground, pixels: Tensor, pose: HeadPose, face: LowerFace, gestures: Gestures | None = None
+    ) -> Tensor:
         """New patches [B, h, w, 3] uint8.
 
-        patches: [B, h, w, 3] uint8 cut from the source frames, B may be 1 for a still source; pixels: [B, COUNT, 3]
-        where the points are in the source frames; pose: [B]; face: the shapes wanted, [B].
+        pixels: [B, COUNT, 3] where the points are in the source frames; pose: [B]; face: the shapes wanted, [B];
+        gestures: [B], where the ground has movements.
         """
         frames = len(face.jaw)
-        source = patches.permute(0, 3, 1, 2).float()
-        corner = torch.stack([region.left, region.top], 1).to(self._device, torch.float32)
-        # Places in units from the head's origin, axes as in the picture.
-        at = (corner - pose.origin[:, :2]) / pose.scale[:, None]
+        # Places are in units from the head's origin, axes as in the picture.
         now = (pixels[..., :2] - pose.origin[:, None, :2]) / pose.scale[:, None, None]
         seen, wanted = self._turned(pose, self._seen[None]), self._turned(pose, face.shape)
         goal = now + self._hold[:, None] * (seen - now) + (wanted - seen)
 
+        lattice = ground.lattice
+        # What each knot shows of the head that has not moved: all that follows happens there.
+        places, shift = lattice.knots.expand(frames, -1, -1, -1), 0.0
+        if gestures is not None and ground.movements is not None:
+            moved = torch.einsum("bm,mrcx->brcx", gestures.moves, ground.movements)
+            places, shift = places - moved, float(moved.abs().amax())
         mouth = aperture(goal[:, list(points.INNER_UPPER)], goal[:, list(points.INNER_LOWER)])
-        lattice = self._lattice(region, at, pose.scale)
-        fields = self._fields(mouth, goal, now, lattice, pose)
-        box = self._mouth_box(mouth, at, region, pose.scale)
-        x, y = (torch.arange(part.start, part.stop, device=self._device) for part in (box[1], box[0]))
-        near = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2) / pose.scale[:, None, None, None] + at[:, None, None]
-        warped = self._warp(source, mouth, fields, lattice, near, box, pose.scale)
+        fields = self._fields(mouth, goal, now, places, pose)
+        box = self._mouth_box(mouth, ground, pose.scale, shift)
+        near = lattice.dense(places, box)
+        warped = self._warp(ground.source, mouth, lattice, places, fields, near, box)
         parted = ((_lip_gaps(now) - PARTED_GAP) / 0.02).clamp(0, 1)
-        light = read_light(source, pixels[..., :2] - corner[:, None], pose.scale)
-        self._fill(warped[:, :, box[0], box[1]], near, mouth, face, pose, light.expand(frames), parted)
-        return warped.permute(0, 2, 3, 1).round_().clamp_(0, 255).to(torch.uint8)
+        self._fill(warped[:, :, box[0], box[1]], near, mouth, face, pose, ground.light.expand(frames), parted)
+        if gestures is not None and bool((gestures.lids > 0).any()):
+            self._blink(warped, ground, places, gestures.lids, shift)
+        return warped.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+    def _ground(self, region: Region, patches: Tensor, pixels: Tensor, pose: HeadPose) -> _Ground:
+        """For patches [B, h, w, 3] uint8 cut from the source frames."""
+        source = patches.to(self._device).permute(0, 3, 1, 2).float()
+        corner = torch.stack([region.left, region.top], 1).to(self._device, torch.float32)
+        lattice = Lattice(region, (corner - pose.origin[:, :2]) / pose.scale[:, None], pose.scale)
+        return _Ground(region, source, lattice, read_light(source, pixels[..., :2] - corner[:, None], pose.scale))
+
+    def _still_ground(self, still: Tensor, moving: bool) -> _Ground:
+        """The same for every frame: made once."""
+        if moving not in self._grounds:
+            pose, (height, width) = self._subject.poses, still.shape[:2]
+            head = HeadMotion(pose, self._seen, width, height)
+            region = head.region() if moving else self._mask.region(pose, width, height)
+            patch = region.cut(still[None], torch.zeros(1, dtype=torch.long))
+            ground = self._ground(region, patch, self._subject.pixels, pose)
+            if moving:
+                ground = replace(ground, movements=head.fields(ground.lattice.knots[0]))
+            self._grounds[moving] = ground
+        return self._grounds[moving]
 
     def _turned(self, pose: HeadPose, shape: Tensor) -> Tensor:
         """Head coordinates [B, COUNT, 3] as seen, in units from the head's origin [B, COUNT, 2]."""
         return shape @ pose.rotation[:, :2].mT
 
-    def _lattice(self, region: Region, at: Tensor, scale: Tensor) -> Tensor:
-        """Places of the lattice's knots over the region, [B, rows, columns, 2] in units."""
-        size = float(scale.max())
-        rows, columns = lattice_size(region.height, size), lattice_size(region.width, size)
-        x = torch.linspace(0, region.width - 1, columns, device=self._device)
-        y = torch.linspace(0, region.height - 1, rows, device=self._device)
-        knots = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)
-        return knots / scale[:, None, None, None] + at[:, None, None]
-
-    def _fields(self, mouth: Aperture, goal: Tensor, now: Tensor, lattice: Tensor, pose: HeadPose) -> Tensor:
+    def _fields(self, mouth: Aperture, goal: Tensor, now: Tensor, places: Tensor, pose: HeadPose) -> Tensor:
         """Displacements of both layers at the knots, faded out towards the border: [B, 2, rows, columns, 2], units."""
-        source = inside_lips(now, mouth.height(), 1 / pose.scale)
-        moved = self._field.displacements(goal, source, lattice.flatten(1, 2))
-        plane = TeethPlane(pose, 0.0).to_plane(lattice)
+        plane = TeethPlane(pose, 0.0).to_plane(places)
         weight = self._mask.weight(plane[..., 0], plane[..., 1])
-        return moved.view(len(goal), 2, *lattice.shape[1:]) * weight[:, None, :, :, None]
+        fields = places.new_zeros(len(goal), 2, *places.shape[1:])
+        rows, columns = _extent(weight)
+        inner = places[:, rows, columns]
+        source = inside_lips(now, mouth.height(), 1 / pose.scale)
+        moved = self._field.displacements(goal, source, inner.flatten(1, 2))
+        fields[:, :, rows, columns] = moved.view(len(goal), 2, *inner.shape[1:]) * weight[:, None, rows, columns, None]
+        return fields
 
     def _warp(
-        self,
-        source: Tensor,
-        mouth: Aperture,
-        fields: Tensor,
-        lattice: Tensor,
-        near: Tensor,
-        box: tuple[slice, slice],
-        scale: Tensor,
+        self, source: Tensor, mouth: Aperture, lattice: Lattice, places: Tensor, fields: Tensor, near: Tensor, box: Box
     ) -> Tensor:
         """The source [B or 1, 3, h, w] seen through the fields, [B, 3, h, w].
 
         Away from the mouth one side's field holds, chosen at the knots; within `box`, whose places are `near`, every
         pixel chooses.
         """
-        height, width = source.shape[2:]
-        rows, columns = lattice.shape[1:3]
-        half = scale.new_tensor([max(width - 1, 1), max(height - 1, 1)]) / 2
-        fields = fields * (scale[:, None, None, None, None] / half)
-        ends = torch.linspace(-1, 1, columns, device=self._device), torch.linspace(-1, 1, rows, device=self._device)
-        fields = (fields + torch.stack(torch.meshgrid(*ends, indexing="xy"), 2)).permute(0, 1, 4, 2, 3)
-        down = cubic_rows(torch.linspace(0, rows - 1, height, device=self._device), rows)
-        right = cubic_rows(torch.linspace(0, columns - 1, width, device=self._device), columns).T
+        offsets = lattice.sampling(fields + (places - lattice.knots)[:, None])
+        at_knots = _side(mouth, places)[..., None]
+        grid = lattice.dense(torch.lerp(offsets[:, 0], offsets[:, 1], at_knots))
+        both = lattice.dense(offsets, box)
+        grid[:, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[..., None])
+        return _sampled(source, grid)
 
-        at_knots = _side(mouth, lattice)[:, None]
-        grid = down @ torch.lerp(fields[:, 0], fields[:, 1], at_knots) @ right
-        both = down[box[0]] @ fields @ right[:, box[1]]
-        grid[:, :, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[:, None])
-        return functional.grid_sample(
-            source.expand(len(grid), -1, -1, -1),
-            grid.permute(0, 2, 3, 1),
-            mode="bicubic",
-            padding_mode="border",
-            align_corners=True,
-        )
+    def _blink(self, warped: Tensor, ground: _Ground, places: Tensor, lids: Tensor, shift: float) -> None:
+        assert self._lids is not None
+        for number, box in enumerate(self._lids.boxes(ground.region, ground.lattice.at[0], shift)):
+            patch = warped[:, :, box[0], box[1]]
+            near = ground.lattice.dense(places, box)
+
+            def look(there: Tensor) -> Tensor:
+                return _sampled(ground.source, ground.lattice.sampling_at(there))
+
+            self._lids.shut(number, patch, near, lids, look)
 
     def _fill(
         self,
@@ -172,11 +227,13 @@ class Compositor:
         cover = (torch.minimum(above, below) / edge + line).clamp(0, 1) * ((1 - across.abs()) / 0.06).clamp(0, 1)
         patch += (inside - patch) * cover[:, None]
 
-    def _mouth_box(self, mouth: Aperture, at: Tensor, region: Region, scale: Tensor) -> tuple[slice, slice]:
-        """Rows and columns of the region that hold the mouths of the batch and what is near them."""
-        reach_x = mouth.half * 1.1 + _MOUTH_MARGIN
-        reach_y = mouth.half * mouth.axis[:, 1].abs() + mouth.table.abs().amax((1, 2, 3)) + _MOUTH_MARGIN
+    def _mouth_box(self, mouth: Aperture, ground: _Ground, scale: Tensor, shift: float) -> Box:
+        """Rows and columns of the region that hold the mouths of the batch and what is near them, wherever in the
+        reach of `shift` (units) the head's movement takes them."""
+        reach_x = mouth.half * 1.1 + _MOUTH_MARGIN + shift
+        reach_y = mouth.half * mouth.axis[:, 1].abs() + mouth.table.abs().amax((1, 2, 3)) + _MOUTH_MARGIN + shift
         reach = torch.stack([reach_x, reach_y], 1)
+        region, at = ground.region, ground.lattice.at
         first = ((mouth.middle - reach - at) * scale[:, None]).amin(0).tolist()
         last = ((mouth.middle + reach - at) * scale[:, None]).amax(0).tolist()
         left, top = max(0, int(first[0])), max(0, int(first[1]))
@@ -184,6 +241,22 @@ class Compositor:
         return slice(min(top, region.height - 1), max(bottom, top + 1)), slice(
             min(left, region.width - 1), max(right, left + 1)
         )
+
+
+def _sampled(source: Tensor, grid: Tensor) -> Tensor:
+    """The source [B or 1, 3, h, w] at grid [B, h, w, 2]."""
+    return functional.grid_sample(
+        source.expand(len(grid), -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=True
+    )
+
+
+def _extent(weight: Tensor) -> Box:
+    """The rows and columns in which any of weight [B, rows, columns] is not 0; at least one of each."""
+    touched = (weight > 0).any(0)
+    rows, columns = touched.any(1).nonzero()[:, 0].tolist(), touched.any(0).nonzero()[:, 0].tolist()
+    if not rows:
+        return slice(0, 1), slice(0, 1)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _side(mouth: Aperture, places: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.render.contract import Capabilities
 
+NATURAL_BLINKS = 17.0
+"""Blinks a minute of adults at rest (Bentivoglio et al., Movement Disorders 1997)."""
+
 
 class WarpOptions(BaseModel):
     """What a caller can set in `options` for renderer `warp`."""
@@ -18,8 +21,21 @@ class WarpOptions(BaseModel):
     """Frames per second of the result; null takes the template's own rate, and 25 for a portrait."""
     strength: Annotated[float, Field(ge=0.0, le=1.5)] = 1.0
     """How far the mouth opens: 1 is natural, 0 keeps it shut."""
+    blinks: bool | Annotated[float, Field(ge=0, le=40)] = True
+    """Of a portrait: true for a natural rate, false for none, or how many a minute on average."""
+    head_motion: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Of a portrait: how much head and brows move, 0 not at all, 1 lively."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """What chance in blinks and movements starts from; null takes it from the content of the inputs."""
     crf: Annotated[int, Field(ge=10, le=35)] = 20
     """x264's constant rate factor: lower is better and larger."""
+
+    @property
+    def blinks_per_minute(self) -> float:
+        """The rate that `blinks` means."""
+        if isinstance(self.blinks, bool):
+            return NATURAL_BLINKS if self.blinks else 0.0
+        return self.blinks
 
 
 CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=WarpOptions)

@@ -28,7 +28,12 @@ _SKIN = (
     205, 425, 203, 423, 36, 266, 50, 280, 207, 427, 192, 416,
 )  # fmt: skip
 
-MESH: Final[tuple[int, ...]] = tuple(dict.fromkeys((*_LIPS, *_SKIN, *mesh.FIXED)))
+_UPPER_FACE = (
+    *mesh.RIGHT_EYE_UPPER, *mesh.RIGHT_EYE_LOWER, *mesh.LEFT_EYE_UPPER, *mesh.LEFT_EYE_LOWER,
+    *mesh.RIGHT_IRIS, *mesh.LEFT_IRIS, *mesh.RIGHT_BROW_LOWER, *mesh.LEFT_BROW_LOWER, *mesh.FACE_OVAL,
+)  # fmt: skip
+
+MESH: Final[tuple[int, ...]] = tuple(dict.fromkeys((*_LIPS, *_SKIN, *mesh.FIXED, *_UPPER_FACE)))
 """Numbers of the selected points in the published mesh."""
 
 COUNT: Final[int] = len(MESH)
@@ -50,6 +55,15 @@ EYE_CORNERS: Final = _places((33, 133, 362, 263))
 OUTER_EYES: Final = _places((33, 263))
 CHIN_TIP: Final = MESH.index(mesh.CHIN_TIP)
 NOSE_BASE: Final = MESH.index(2)
+FACE_OVAL: Final = _places(mesh.FACE_OVAL)
+LIDS: Final = (
+    (_places(mesh.RIGHT_EYE_UPPER), _places(mesh.RIGHT_EYE_LOWER)),
+    (_places(mesh.LEFT_EYE_UPPER[::-1]), _places(mesh.LEFT_EYE_LOWER[::-1])),
+)
+"""Edges of the upper and the lower lid of each eye, left to right in an unmirrored picture; they share their ends."""
+IRISES: Final = (_places(mesh.RIGHT_IRIS), _places(mesh.LEFT_IRIS))
+BROWS: Final = (_places(mesh.RIGHT_BROW_LOWER), _places(mesh.LEFT_BROW_LOWER[::-1]))
+"""Lower edges of the brows, left to right in an unmirrored picture."""
 CHEEK_RIGHT: Final = _places((205, 203, 36, 207))
 """The cheek on the left of an unmirrored picture."""
 CHEEK_LEFT: Final = _places((425, 423, 266, 427))

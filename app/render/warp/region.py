@@ -31,6 +31,10 @@ class Region:
         """The boxes of some of the frames."""
         return Region(self.left[frames], self.top[frames], self.width, self.height)
 
+    def expand(self, frames: int) -> Region:
+        """One box for so many frames."""
+        return Region(self.left.expand(frames), self.top.expand(frames), self.width, self.height)
+
     def cut(self, frames: Tensor, rows: Tensor) -> Tensor:
         """[N, height, width, 3] out of the frames `rows` [N] of [B, H, W, 3]."""
         return torch.stack([frames[n, y : y + self.height, x : x + self.width] for n, x, y in self._boxes(rows)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 from app.face.analyser import FaceAnalyser
-from app.face.cache import TrackCache
+from app.face.cache import TrackCache, file_sha256
 from app.media.encode import VideoWriter, h264_encoder
 from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
 from app.render.timing import room_for_encoder, timed
 from app.render.warp.animation import Animator
-from app.render.warp.compositor import Compositor
+from app.render.warp.compositor import Compositor, Gestures
 from app.render.warp.footage import Footage, open_footage
+from app.render.warp.life import Life, live
 from app.render.warp.options import WarpOptions
 from app.render.warp.subject import Subject, best_teeth_frame, read_subject, teeth_plate
 from app.render.warp.tracking import FaceFinder, Track
@@ -80,7 +82,7 @@ class WarpRenderer(Renderer):
                 stages["analyse_face"] -= footage.seconds - waited
                 usual = min(_BATCH, _BATCH_PIXELS // (footage.width * footage.height))
                 batch = Batch(usual, job.batch_scale)
-                faceless = self._perform(job, options, footage, voice, track, subject, count, batch, progress, stages)
+                seen = self._perform(job, options, footage, voice, track, subject, count, batch, progress, stages)
             finally:
                 footage.close()
         stages["decode"] = footage.seconds
@@ -94,7 +96,7 @@ class WarpRenderer(Renderer):
             seconds=time.perf_counter() - started,
             stages=stages,
             facts={
-                "frames_without_face": faceless,
+                **seen,
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),
                 "lips_parted_in_source": round(subject.rest.gap, 4),
@@ -114,8 +116,8 @@ class WarpRenderer(Renderer):
         batch: Batch,
         progress: Progress,
         stages: dict[str, float],
-    ) -> int:
-        """Render and write all frames; returns how many of them show no face and went through untouched."""
+    ) -> dict[str, int]:
+        """Render and write all frames; returns what was counted on the way."""
         with timed(stages, "render"):
             number = best_teeth_frame(subject, track.present)
             plate = teeth_plate(subject, footage.frame(number), number)
@@ -123,6 +125,7 @@ class WarpRenderer(Renderer):
             still = footage.frame(0) if footage.still else None
             compositor = Compositor(here, plate, self._device, still)
             animator = Animator(here.rest, options.strength)
+            life = _life(job, options, voice, compositor) if footage.still else None
         stages["encode_wait"] = 0.0
         faceless = done = 0
         writer = VideoWriter(
@@ -142,7 +145,9 @@ class WarpRenderer(Renderer):
                     shown = track.present[at]
                     faceless += int((~shown).sum())
                     which = shown.nonzero()[:, 0]
-                    batch.over(len(which), partial(self._draw, compositor, animator, frames, which, at, wanted))
+                    gestures = None if life is None else _gestures(life, done, footage, len(frames))
+                    draw = partial(self._draw, compositor, animator, frames, which, at, wanted, gestures)
+                    batch.over(len(which), draw)
                 with timed(stages, "encode_wait"):
                     writer.write(frames.numpy())
                 done += len(frames)
@@ -152,7 +157,7 @@ class WarpRenderer(Renderer):
                 writer.close()
             progress.report(Phase.ENCODE, count, count)
         stages["encode"] = writer.encode_seconds
-        return faceless
+        return {"frames_without_face": faceless, "blinks": 0 if life is None else life.blinks}
 
     def _draw(
         self,
@@ -162,9 +167,28 @@ class WarpRenderer(Renderer):
         which: Tensor,
         numbers: Tensor,
         wanted: Tensor,
+        gestures: Gestures | None,
         part: slice,
     ) -> None:
         """Draw the faces of `frames[which[part]]`, or raise and leave all frames as they were."""
         rows = which[part]
         face = animator.pose(wanted[rows].to(self._device))
-        compositor.render_into(frames, rows, numbers[rows], face)
+        acts = None if gestures is None else gestures.at(rows, self._device)
+        compositor.render_into(frames, rows, numbers[rows], face, acts)
+
+
+def _life(job: RenderJob, options: WarpOptions, voice: Voice, compositor: Compositor) -> Life | None:
+    """What a portrait does besides speaking; None for one that does nothing."""
+    blinks = options.blinks_per_minute if compositor.can_blink else 0.0
+    if not (blinks or options.head_motion):
+        return None
+    seed = options.seed
+    if seed is None:
+        digests = (job.source_sha256 or file_sha256(job.source)) + file_sha256(job.audio)
+        seed = zlib.crc32(digests.encode())
+    return live(voice.curve, voice.loudness, seed, blinks_per_minute=blinks, motion=options.head_motion)
+
+
+def _gestures(life: Life, first: int, footage: Footage, count: int) -> Gestures:
+    lids, moves = life.at(first, count, footage.rate)
+    return Gestures(torch.from_numpy(lids), torch.from_numpy(moves))
