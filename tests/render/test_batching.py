@@ -120,11 +120,11 @@ def test_a_video_drawn_in_halved_batches_shows_the_same_as_one_drawn_in_whole_on
     compose = Compositor.compose
     calls = []
 
-    def small_device(self, patches, region, pixels, pose, face):
+    def small_device(self, ground, pixels, pose, face, gestures=None):
         calls.append(len(face.jaw))
         if len(face.jaw) > 1:
             raise out_of_memory()
-        return compose(self, patches, region, pixels, pose, face)
+        return compose(self, ground, pixels, pose, face, gestures)
 
     monkeypatch.setattr(Compositor, "compose", small_device)
     halved = render(renderer, source, tmp_path / "halved")

@@ -131,10 +131,10 @@ def _filtered(random: np.random.Generator, rows: int, seconds: float) -> Curve:
     """Noise of unit variance for each movement, [rows, 7], smoothed by a Gaussian of that standard deviation."""
     deviation = seconds * ROWS_PER_SECOND
     noise: Curve = random.standard_normal((rows, _MOVEMENTS))
-    smooth = np.stack([_lowpass(column, seconds) for column in noise.T], 1)
+    smooth: Curve = np.stack([_lowpass(column, seconds) for column in noise.T], 1)
     # A Gaussian filter leaves 1 / (2 sigma sqrt(pi)) of white noise's variance.
-    noise = smooth * np.sqrt(2 * deviation * np.sqrt(np.pi))
-    return noise
+    smooth *= np.sqrt(2 * deviation * np.sqrt(np.pi))
+    return smooth
 
 
 def _lowpass(curve: Curve, seconds: float) -> Curve:
