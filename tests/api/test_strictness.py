@@ -11,7 +11,7 @@ from tests.api.kit import Api, multipart, problem
 ROUTES = [
     ("GET", "/tasks"), ("GET", "/tasks/none"), ("POST", "/tasks/none/cancel"), ("POST", "/tasks/none/retry"),
     ("GET", "/tasks/none/output"), ("POST", "/generate"), ("POST", "/uploads"), ("GET", "/uploads/none"),
-    ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"),
+    ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"), ("GET", "/stats"),
 ]  # fmt: skip
 FREE = ["/health/live", "/health/ready", "/metrics"]
 
