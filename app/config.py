@@ -99,6 +99,18 @@ class Settings(BaseSettings):
     )
     max_wait_time_s: Positive = Field(6 * 3600.0, description="Deadline of a task that names none of its own.")
 
+    # -- what the service watches of itself
+    resource_interval_s: Positive = Field(5.0, description="Time between two looks at resources and alarms.")
+    worker_memory_limit_bytes: PositiveInt | None = Field(
+        None, description="A worker process that holds more is replaced after its current job."
+    )
+    alarm_queue_age_s: Positive = 600.0
+    alarm_success_rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    alarm_restarts: PositiveInt = 3
+    alarm_restart_window_s: Positive = 600.0
+    alarm_trend_window_s: Positive = 900.0
+    alarm_trend_horizon_s: Positive = 1800.0
+
     # -- leases, health, retries (numbers from the origin)
     lease_s: Positive = 30.0
     health_interval_s: Positive = 5.0
@@ -123,7 +135,9 @@ class Settings(BaseSettings):
             raise ValueError("`cached` needs the result cache, which this version does not have: use refuse or accept")
         return value
 
-    @field_validator("slots", "threads_per_slot", "spares", "wav2lip_checkpoint", mode="before")
+    @field_validator(
+        "slots", "threads_per_slot", "spares", "wav2lip_checkpoint", "worker_memory_limit_bytes", mode="before"
+    )
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value

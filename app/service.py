@@ -31,7 +31,11 @@ from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
 from app.health.clocks import Limits
+from app.health.gpu import GpuReader
 from app.health.oom import OomCounter
+from app.health.resources import ResourceReader
+from app.health.rules import Thresholds
+from app.health.watch import HealthWatch
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
@@ -48,7 +52,7 @@ from app.store.sql import open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
-from app.views import Catalogue, LiveView, Readiness
+from app.views import Catalogue, LiveView, Readiness, Surroundings
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
@@ -121,6 +125,7 @@ class Service:
             cancel_grace_s=settings.cancel_grace_s,
             attempts_dir=self._attempts_dir,
         )
+        budget = RetryBudget()
         self._settler = Settler(
             self.store,
             data_dir=self.data_dir,
@@ -129,7 +134,7 @@ class Service:
             backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
             backoff_cap_s=settings.backoff_cap_s,
             patience_s=settings.lease_s,
-            budget=RetryBudget(),
+            budget=budget,
             locate=self._locate,
             attempts_dir=self._attempts_dir,
         )
@@ -153,6 +158,16 @@ class Service:
         self.statistics.rebuild(self.store, self.node.id)
         self.store.subscribe(self.statistics.count_events)
         self.store.subscribe(self.metrics.count_events)
+        self.watch = HealthWatch(
+            Surroundings(
+                self.dispatcher, self.pool, self.store, statistics=self.statistics, budget=budget, janitor=self.janitor
+            ),
+            ResourceReader(disk_free=self.disk.free, gpus=GpuReader()),
+            _thresholds(settings),
+            interval_s=settings.resource_interval_s,
+        )
+        self.metrics.watch_health(self.watch)
+        self.metrics.watch_statistics(self.statistics)
         live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_slots([plan.name for plan in plans])
@@ -184,6 +199,7 @@ class Service:
                 observe_request=self.metrics.observe_request,
                 disk=self.disk,
                 statistics=self.statistics,
+                health=self.watch,
             )
         )
 
@@ -247,6 +263,7 @@ class Service:
             self.janitor.sweep_start()
             await asyncio.to_thread(self.dispatcher.start)
             self.janitor.start()
+            self.watch.start()
             # What is there now stays: the collector need not walk over it again, request after request.
             gc.collect()
             gc.freeze()
@@ -255,6 +272,7 @@ class Service:
                 await stop.wait()
         finally:
             log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
+            await asyncio.to_thread(self.watch.stop)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
             self.app.state.waiters.close()
             server.should_exit = True
@@ -286,6 +304,19 @@ def _offered(settings: Settings, absent: Mapping[str, str]) -> list[str]:
 
 def _phase_limits(settings: Settings) -> dict[str, float]:
     return {phase.value: float(getattr(settings, f"phase_{phase.value}_s")) for phase in Phase}
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    return Thresholds(
+        disk_low_bytes=settings.disk_low_bytes,
+        queue_age_s=settings.alarm_queue_age_s,
+        success_rate=settings.alarm_success_rate,
+        restarts=settings.alarm_restarts,
+        restart_window_s=settings.alarm_restart_window_s,
+        trend_window_s=settings.alarm_trend_window_s,
+        trend_horizon_s=settings.alarm_trend_horizon_s,
+        worker_memory_limit_bytes=settings.worker_memory_limit_bytes,
+    )
 
 
 def _intake_settings(settings: Settings) -> IntakeSettings:

@@ -8,11 +8,16 @@ from typing import Any
 
 from app.api.ports import LiveProgress, SlotView
 from app.cleanup.disk import DiskWatch
+from app.cleanup.janitor import Janitor
+from app.health.resources import Resources
+from app.health.rules import Look, SlotLook
 from app.render import registry
 from app.render.contract import Phase
+from app.retry.budget import RetryBudget
 from app.store.interface import StoreUnavailable
 from app.store.records import QueueStats
 from app.store.sql import SqlStore
+from app.telemetry.statistics import Statistics, Window
 from app.worker.attempt import Attempt
 from app.worker.dispatcher import Dispatcher
 from app.worker.pool import LocalPool
@@ -113,3 +118,67 @@ class Readiness:
         # A low disk is told and is no reason to send callers away: results can still be fetched, and tasks finish.
         disk = f"low: {self._disk.free()} of {self._disk.low_bytes} bytes free" if self._disk.is_low() else "ok"
         return ok, {"database": database, "slots": slots, "disk": disk, "draining": self._dispatcher.draining}
+
+
+class Surroundings:
+    """What the health watch may see of the service, and the two things that it may ask for."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        pool: LocalPool,
+        store: SqlStore,
+        *,
+        statistics: Statistics,
+        budget: RetryBudget,
+        janitor: Janitor,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._store = store
+        self._statistics = statistics
+        self._budget = budget
+        self._janitor = janitor
+
+    def processes(self) -> list[tuple[str, int]]:
+        found = ((slot.name, slot.process) for slot in self._pool.slots())
+        return [(name, process.pid) for name, process in found if process is not None]
+
+    def look(self, resources: Resources) -> Look | None:
+        if self._dispatcher.draining:
+            return None
+        error, oldest = "", None
+        try:
+            self._store.ping()
+            oldest = self._store.queue().oldest_runnable_at
+        except StoreUnavailable as unavailable:
+            error = str(unavailable)
+        figures = self._statistics.of(None, Window.FIVE_MINUTES)
+        return Look(
+            resources=resources,
+            slots=tuple(_slot_look(slot) for slot in self._pool.slots()),
+            store_error=error,
+            oldest_age_s=None if oldest is None else max(time.time() - oldest, 0.0),
+            success_rate=figures.service_success_rate,
+            judged=figures.judged,
+            budget_spent=not self._budget.allows(),
+        )
+
+    def retire(self, pid: int, reason: str) -> bool:
+        return self._pool.retire(pid, reason)
+
+    def sweep_soon(self) -> None:
+        self._janitor.sweep_soon()
+
+
+def _slot_look(slot: Slot) -> SlotLook:
+    state, failure = slot.state, slot.last_failure
+    return SlotLook(
+        name=slot.name,
+        ready=state in (SlotState.IDLE, SlotState.BUSY),
+        failing=state in (SlotState.DOWN, SlotState.QUARANTINED)
+        or (state is SlotState.STARTING and failure is not None),
+        device_held=slot.device_held,
+        restarts=slot.restarts,
+        failure="" if failure is None else failure.message,
+    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.health.alarms import Alarms
+from app.health.resources import Resources
 from app.intake.resolve import Intake
 from app.store.interface import Store
 from app.telemetry.statistics import Statistics
@@ -87,6 +89,21 @@ class RendererCatalogue(Protocol):
         """`options` completed with defaults. Raises `pydantic.ValidationError`."""
 
 
+class HealthView(Protocol):
+    """What the health watch knows. Reading it takes microseconds and asks nobody."""
+
+    @property
+    def alarms(self) -> Alarms:
+        """All alarms."""
+
+    @property
+    def resources(self) -> Resources | None:
+        """The last reading, None before the first."""
+
+    def scale_out(self) -> list[str]:
+        """The alarms against which another service would help."""
+
+
 class Readiness(Protocol):
     """Whether the service can do its work."""
 
@@ -153,6 +170,17 @@ class _Boundless:
         return False
 
 
+class _Unwatched:
+    """A service without a health watch."""
+
+    def __init__(self) -> None:
+        self.alarms = Alarms()
+        self.resources: Resources | None = None
+
+    def scale_out(self) -> list[str]:
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class ApiDependencies:
     """Everything that `create_app` needs."""
@@ -168,4 +196,5 @@ class ApiDependencies:
     observe_request: RequestObserver = field(default=_unobserved)
     disk: DiskSpace = field(default_factory=_Boundless)
     statistics: Statistics = field(default_factory=Statistics)
+    health: HealthView = field(default_factory=_Unwatched)
     clock: Callable[[], float] = time.time

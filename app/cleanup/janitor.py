@@ -58,6 +58,7 @@ class Janitor:
         self._interval_s = interval_s
         self._clock = clock
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
     def sweep_start(self) -> None:
@@ -70,22 +71,30 @@ class Janitor:
         """Sweep on a timer, the first time at once, in a thread."""
         self._thread.start()
 
+    def sweep_soon(self) -> None:
+        """Sweep now, or again once the sweep that runs is done. Returns at once."""
+        self._wake.set()
+
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         while True:
+            # Before the look at `_stop`, which `stop` sets first: its wake-up cannot be lost.
+            self._wake.clear()
+            if self._stop.is_set():
+                return
             try:
                 self.sweep()
             except StoreUnavailable as error:
                 log.warning("janitor_postponed", reason=str(error))
             except Exception:
                 log.exception("janitor_failed")
-            if self._stop.wait(self._interval_s):
-                return
+            self._wake.wait(self._interval_s)
 
     def sweep(self) -> None:
         """One round."""

@@ -69,24 +69,27 @@ def configuration_check(loaded: LoadedSettings, foreign: tuple[str, ...]) -> Che
 
 
 def shared_memory_check() -> Check:
-    """A slot's progress block is made and removed, and /dev/shm is measured."""
+    """A slot's progress block is made and removed, and /dev/shm, which a renderer's libraries may use, is measured."""
     from app.worker.shared import ProgressBlock
 
     try:
         block = ProgressBlock()
-        block.beat(os.getpid())
+        block.beat(os.getpid(), 0)
         block.close()
     except OSError as error:
-        hint = "Mount a tmpfs at /dev/shm that this user may write (Docker: --shm-size=256m)."
+        hint = (
+            "Every slot needs one. It is anonymous memory and needs no /dev/shm: look at the limits on memory and open "
+            "files, and at a seccomp profile that forbids memfd_create."
+        )
         return Check("shared memory", "fail", f"no block can be made: {error}", hint)
     shm = Path("/dev/shm")  # noqa: S108 (measured, not written)
     if not shm.is_dir():
-        return Check("shared memory", "ok", "works; this system has no /dev/shm")
+        return Check("shared memory", "ok", "works; this system has no /dev/shm, and Greenroom needs none")
     space = os.statvfs(shm)
     total, free = space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize
     finding = f"works; /dev/shm has {free / 1024**2:.0f} of {total / 1024**2:.0f} MiB free"
     if free < SHM_WARN_BYTES:
-        hint = "Enough for Greenroom itself (64 bytes a slot); other programs may want more (Docker: --shm-size=256m)."
+        hint = "Greenroom itself does not use it; a renderer's libraries may want more (Docker: --shm-size=256m)."
         return Check("shared memory", "warn", finding, hint)
     return Check("shared memory", "ok", finding)
 

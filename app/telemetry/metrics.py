@@ -28,6 +28,8 @@ from app.store.interface import StoreUnavailable
 from app.store.records import EventRecord, QueueStats
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status
+from app.telemetry.collectors import HealthCollector, HealthSource, StatisticsCollector
+from app.telemetry.statistics import Statistics
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
@@ -200,6 +202,14 @@ class Metrics:
     def watch(self, source: StateSource) -> None:
         """Add the gauges of queue and slots."""
         self.registry.register(_StateCollector(source))
+
+    def watch_health(self, source: HealthSource) -> None:
+        """Add resources and alarms."""
+        self.registry.register(HealthCollector(source))
+
+    def watch_statistics(self, source: Statistics) -> None:
+        """Add the success rates."""
+        self.registry.register(StatisticsCollector(source))
 
     def expect_slots(self, names: Sequence[str]) -> None:
         """Show the counters of these slots from the start, as 0: an alert on their increase sees the first one."""

@@ -287,8 +287,14 @@ class Attempt:
         return self._ending
 
     def _last_look(self) -> dict[str, Any]:
-        look = self.look()
-        return {"phase": look.phase, "done": look.done, "total": look.total, "pid": self._process.pid}
+        reading = self._process.read()
+        return {
+            "phase": reading.phase.value,
+            "done": reading.done,
+            "total": reading.total,
+            "pid": self._process.pid,
+            "peak_memory_bytes": reading.peak_memory,
+        }
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

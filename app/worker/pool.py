@@ -110,10 +110,11 @@ class LocalPool:
             process = slot.process
             if failure is None or (failure.code in _YIELDED and not poisoned):
                 slot.suspicion.served()
-            if not poisoned and process is not None and process.is_alive():
+            ended = poisoned or slot.retiring
+            if not ended and process is not None and process.is_alive():
                 slot.state = SlotState.IDLE
             else:
-                self._replace(slot, poisoned or "died")
+                self._replace(slot, ended or "died")
                 if failure is not None and slot.suspicion.broke(failure.code, task_id):
                     self._quarantine(slot, failure)
         if slot.state is SlotState.IDLE:
@@ -132,6 +133,20 @@ class LocalPool:
         with self._condition:
             slot.state = SlotState.IDLE
         self._wake()
+
+    def retire(self, pid: int, reason: str) -> bool:
+        """Replace a process that works but should not go on, after its current job; False if it is gone already."""
+        with self._condition:
+            slot = next((s for s in self._slots if s.process is not None and s.process.pid == pid), None)
+            if slot is None or slot.state not in (SlotState.IDLE, SlotState.BUSY):
+                return False
+            if not slot.retiring:
+                log.warning("worker_retires", slot=slot.name, pid=pid, reason=reason, busy=slot.state is SlotState.BUSY)
+            slot.retiring = reason
+            if slot.state is SlotState.IDLE:
+                self._replace(slot, reason)
+        self._wake()
+        return True
 
     def slots(self) -> list[Slot]:
         """All slots, for views."""
@@ -178,6 +193,8 @@ class LocalPool:
         """Hand the slot's process to the supervisor for removal. Caller holds the condition."""
         slot.state = SlotState.DOWN
         slot.ready = None
+        slot.retiring = ""
+        slot.restarts += reason not in _YIELDED
         self._observer.worker_restarted(slot.name, reason)
 
     def _supervise(self) -> None:
@@ -240,7 +257,9 @@ class LocalPool:
         device = slot.plan.cuda_visible_devices
         if not device or slot.ghost_pid is None or not self._holds_gpu_memory(device, slot.ghost_pid):
             slot.ghost_pid = None
+            slot.device_held = False
             return False
+        slot.device_held = True
         if slot.state is not SlotState.QUARANTINED:
             log.error("gpu_memory_not_returned", slot=slot.name, device=device, pid=slot.ghost_pid)
             slot.state = SlotState.QUARANTINED

@@ -1,8 +1,8 @@
 """The small shared-memory block of a slot: heartbeat and progress, written by the child, read by the service.
 
 Layout (little endian, 64 bytes): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64,
-total u64, attempt u64, child pid u64, reserved u64. Every field is one aligned 8-byte word, which x86-64 and ARM64
-write whole; the reader tolerates a done/total pair of two neighbouring reports.
+total u64, attempt u64, child pid u64, peak memory in bytes u64. Every field is one aligned 8-byte word, which x86-64
+and ARM64 write whole; the reader tolerates a done/total pair of two neighbouring reports.
 
 The memory has no name: it goes with the last process that holds it, however that one dies, and it needs no /dev/shm.
 """
@@ -23,7 +23,7 @@ from app.render.contract import Phase
 PHASES = tuple(Phase)
 SIZE = 64
 _WORD = struct.Struct("<Q")
-_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID = (index * 8 for index in range(7))
+_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK = (index * 8 for index in range(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Reading:
     total: int
     attempt: int
     pid: int
+    peak_memory: int
+    """The most memory that the process ever held, bytes, as of its last heartbeat; 0 where its system does not tell."""
 
 
 def _nameless() -> int:
@@ -70,9 +72,10 @@ class ProgressBlock:
     def _get(self, offset: int) -> int:
         return int(_WORD.unpack_from(self._words, offset)[0])
 
-    def beat(self, pid: int) -> None:
-        """Child: one heartbeat."""
+    def beat(self, pid: int, peak_memory: int) -> None:
+        """Child: one heartbeat, with the most memory that it ever held, bytes."""
         self._put(_PID, pid)
+        self._put(_PEAK, peak_memory)
         self._put(_BEAT, self._get(_BEAT) + 1)
 
     def begin(self, attempt: int) -> None:
@@ -98,6 +101,7 @@ class ProgressBlock:
             total=self._get(_TOTAL),
             attempt=self._get(_ATTEMPT),
             pid=self._get(_PID),
+            peak_memory=self._get(_PEAK),
         )
 
     def close(self) -> None:

@@ -62,6 +62,12 @@ class Slot:
         self.ghost_pid: int | None = None
         """The last process, until its device is seen to be free of it."""
         self.suspicion = Suspicion()
+        self.device_held = False
+        """`ghost_pid` was seen to hold memory of the device."""
+        self.restarts = 0
+        """Processes that were replaced, less those that only yielded too late to a cancel, a deadline or a shutdown."""
+        self.retiring = ""
+        """Why its process is to be replaced once its current job is done; empty: it is not."""
 
     @property
     def state(self) -> SlotState:

@@ -124,6 +124,8 @@ class TestDescriptions:
             ("get", "/health/ready"),
             ("get", "/metrics"),
             ("get", "/stats"),
+            ("get", "/alarms"),
+            ("get", "/resources"),
         }
         generate = description["paths"]["/generate"]["post"]
         assert set(generate["requestBody"]["content"]) == {"application/json", "multipart/form-data"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from app.store.records import Artifact, InputRef, NewTask, UploadRecord
 from app.store.sql import open_store
 
 DAY = 86_400.0
+WAIT_S = 30.0
 
 
 class Clock:
@@ -145,3 +147,21 @@ def test_tasks_that_have_not_ended_are_kept_however_old(janitor, store, clock):
     clock.days = 10_000
     janitor.sweep()
     assert store.get(task.id) == task
+
+
+def test_a_sweep_that_is_asked_for_does_not_wait_for_its_time(store, tmp_path):  # R3.12
+    swept = threading.Semaphore(0)
+
+    def sweep_blobs() -> int:
+        swept.release()
+        return 0
+
+    janitor = Janitor(
+        store, attempts_dir=tmp_path / "a", results_dir=tmp_path / "r", sweep_blobs=sweep_blobs,
+        retention=Retention(DAY, DAY), interval_s=DAY,
+    )  # fmt: skip
+    janitor.start()
+    assert swept.acquire(timeout=WAIT_S), "the first sweep"
+    janitor.sweep_soon()
+    assert swept.acquire(timeout=WAIT_S), "the one asked for"
+    janitor.stop()

@@ -9,12 +9,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from app.config import Settings
+from app.health.alarms import Alarms
+from app.health.rules import RULES
 from app.telemetry.metrics import Metrics
+from app.telemetry.statistics import Statistics
 from tests.cli.conftest import PROJECT
+from tests.health.test_alarms import WELL
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -100,11 +105,29 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 def test_the_table_of_metrics_is_that_of_the_code() -> None:
     told = set(re.findall(r"^\| `(greenroom_\w+)` \|", OPERATIONS, re.MULTILINE))
-    families = {family.name + ("_total" if family.type == "counter" else "") for family in Metrics().registry.collect()}
+    metrics = Metrics()
+    metrics.watch_statistics(Statistics())
+    metrics.watch_health(SimpleNamespace(alarms=Alarms(), resources=WELL.resources, scale_out=list))
+    families = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()}
     own = {name for name in families if name.startswith("greenroom_")}
     scraped = {"greenroom_slots", "greenroom_store_up", "greenroom_tasks", "greenroom_queue_depth"}
     scraped |= {"greenroom_queue_oldest_age_seconds", "greenroom_queue_paused", "greenroom_disk_free_bytes"}
     assert told == own | scraped
+
+
+def test_the_table_of_alarms_is_that_of_the_code() -> None:  # R0.12
+    rows = re.findall(
+        r"^\| `(\w+)` \| (warning|critical) \| .{10,} \| (\d+) \| .{5,} \| (\d+) \|$", OPERATIONS, re.MULTILINE
+    )
+    assert rows == [(rule.name, rule.severity.value, f"{rule.hold_s:g}", f"{rule.clear_s:g}") for rule in RULES]
+
+
+def test_the_rules_for_prometheus_name_alarms_and_metrics_that_exist() -> None:
+    text = (PROJECT / "deploy" / "greenroom.rules.yml").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(greenroom_\w+)` \|", OPERATIONS, re.MULTILINE))
+    assert {name.removesuffix("_count") for name in re.findall(r"\bgreenroom_\w+", text)} <= documented
+    assert 'greenroom_alarms{severity="critical"} == 1' in text
+    assert 'greenroom_alarms{severity="warning"} == 1' in text
 
 
 def test_the_image_copies_only_what_the_builder_is_sent() -> None:

@@ -51,6 +51,8 @@ def test_a_worker_killed_while_it_renders_fails_the_attempt_with_its_signal_and_
     assert "SIGKILL" in task.attempts[0].error["message"]
     assert task.attempts[0].postmortem["phase"] == "render"
     assert task.attempts[0].postmortem["pid"] == killed
+    assert task.attempts[0].postmortem["peak_memory_bytes"] > 10 * 1024**2
+    assert task.attempts[1].facts["peak_memory_bytes"] > 10 * 1024**2
     assert task.retries == 1
     assert node.pid() != killed
     assert leftovers(node) == []

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from app.health import gpu
+from app.retry.taxonomy import Failure, FailureCode
 from app.worker.pool import LocalPool
 from app.worker.slots import SlotPlan
 from tests.worker.conftest import WAIT_S, Observed
@@ -86,3 +87,49 @@ def test_a_process_that_was_thrown_away_can_still_be_looked_at(pool):
     until(lambda: slot.process is not process)
     assert process.pid == pid
     assert not process.is_alive()
+
+
+def test_an_idle_process_that_retires_is_replaced_at_once(pool):  # R3.12
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    old = slot.process.pid
+    assert pool.retire(old, "memory over the limit")
+    until(lambda: slot.state.value == "idle" and slot.process.pid != old)
+    assert slot.restarts == 1
+    assert not pool.retire(old, "memory over the limit"), "it is gone already"
+
+
+def test_a_busy_process_that_retires_does_its_job_first(pool):  # R3.12
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    assert pool.acquire() is slot
+    old = slot.process.pid
+    assert pool.retire(old, "memory over the limit")
+    assert pool.retire(old, "memory over the limit"), "asked twice"
+    assert slot.state.value == "busy"
+    assert slot.process.is_alive()
+    pool.release(slot, task_id="t", failure=None)
+    until(lambda: slot.state.value == "idle")
+    assert slot.process.pid != old
+    assert slot.retiring == ""
+    assert slot.restarts == 1
+
+
+def test_a_process_that_yields_too_late_is_no_restart_to_worry_about(pool):
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    assert pool.acquire() is slot
+    pool.release(slot, task_id="t", failure=Failure(FailureCode.CANCELLED), poisoned=FailureCode.CANCELLED)
+    assert slot.restarts == 0
+
+
+def test_a_device_that_is_held_says_so_until_it_is_free(pool, ghosts):  # R0.12
+    [slot] = pool.slots()
+    until(lambda: slot.state.value == "idle")
+    dead = slot.process.pid
+    ghosts.add(("GPU-test", dead))
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: slot.device_held)
+    ghosts.clear()
+    until(lambda: slot.state.value == "idle")
+    assert not slot.device_held

@@ -16,13 +16,14 @@ def test_what_the_child_writes_the_service_reads():
     service = ProgressBlock()
     child = ProgressBlock(os.dup(service._handle))
     child.begin(3)
-    child.beat(4711)
+    child.beat(4711, 123 * 1024**2)
     before = service.read()
     child.move(Phase.RENDER, 16, 400)
     after = service.read()
     assert (after.phase, after.done, after.total, after.attempt, after.pid) == (Phase.RENDER, 16, 400, 3, 4711)
     assert after.moves == before.moves + 1
     assert after.beats == before.beats == 1
+    assert after.peak_memory == 123 * 1024**2
     child.close()
     service.close()
 
