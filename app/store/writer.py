@@ -54,6 +54,7 @@ class Writer:
         self._listeners: list[Listener] = []
         self._notice_listeners: list[Callable[[], None]] = []
         self._submitting = threading.Lock()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[LoopJob]] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -65,11 +66,24 @@ class Writer:
         return job.future
 
     async def arun(self, operation: Operation[T]) -> T:
-        """As `run`, for a coroutine. Cancelled before its turn, the operation is not run."""
+        """As `run`, for a coroutine. Cancelled before its turn, the operation is not run.
+
+        What the coroutines of one turn of the loop ask for is handed over together, and so shares a commit.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(LoopJob(operation, loop, future))
+        gathered = self._gathered.setdefault(loop, [])
+        gathered.append(LoopJob(operation, loop, future))
+        if len(gathered) == 1:
+            loop.call_soon(self._hand_over, loop)
         return await future
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        gathered = self._gathered.pop(loop)
+        try:
+            self._put(*gathered)
+        except StoreUnavailable as error:
+            answer([(job, (None, error)) for job in gathered])
 
     def run(self, operation: Operation[T]) -> T:
         """Submit an operation and wait for it. Not for listeners: they would wait for themselves (RuntimeError)."""
@@ -94,11 +108,12 @@ class Writer:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _put(self, job: Job) -> None:
+    def _put(self, *jobs: Job) -> None:
         with self._submitting:
             if self._closed:
                 raise StoreUnavailable("The store is closed.")
-            self._jobs.put(job)
+            for job in jobs:
+                self._jobs.put(job)
 
     # -- in the thread --------------------------------------------------------------------------------------------
     def _run(self) -> None:

@@ -169,11 +169,28 @@ async def _create_in_a_loop(sql: SqlStore, gate: Gate, woken: list[int]) -> list
     loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
     waiting = [asyncio.create_task(sql.acreate(new_task())) for _ in range(5)]
     given_up = asyncio.create_task(sql.acreate(new_task()))
-    await asyncio.sleep(0)
+    for _ in range(2):  # each asks, then all is handed over
+        await asyncio.sleep(0)
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
     gate.open()
     return list(await asyncio.gather(*waiting))
+
+
+def test_what_coroutines_ask_for_in_one_turn_of_their_loop_shares_a_commit(
+    sql: SqlStore, writer: Writer, commits: list[int]
+) -> None:
+    async def all_at_once() -> None:
+        await asyncio.gather(*(sql.acreate(new_task()) for _ in range(20)))
+
+    asyncio.run(all_at_once())
+    assert len(commits) == 1
+
+
+def test_a_closed_store_refuses_coroutines(sql: SqlStore) -> None:
+    sql.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        asyncio.run(sql.acreate(new_task()))
 
 
 def test_an_event_loop_is_woken_once_for_all_its_callers_of_a_commit(sql: SqlStore, writer: Writer) -> None:
