@@ -40,7 +40,13 @@ def shrink(pixels: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8
     scale = max_side / max(height, width)
     if scale >= 1:
         return pixels
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return resize(pixels, (max(round(width * scale), 1), max(round(height * scale), 1)))
+
+
+def resize(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Scale `[H, W, 3]` down to `size` (width, height), averaging areas."""
+    if pixels.shape[1::-1] == size:
+        return pixels
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

@@ -21,6 +21,7 @@ from av.video.reformatter import Interpolation
 from app.media.containers import invalid
 from app.media.frame_grid import Indices, as_rate, constant_grid, nominal_rate, pingpong
 from app.media.frame_reader import FrameReader
+from app.media.image import resize
 from app.media.orientation import Orientation, frame_orientation, square_size
 
 RgbBatch = npt.NDArray[np.uint8]
@@ -40,10 +41,20 @@ _HD_HEIGHT = 720
 class VideoSource:
     """A template video at a constant frame rate. Use it from one thread; close it, or use it in a `with` block."""
 
-    def __init__(self, path: Path, fps: Fraction | float | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction | float | None = None,
+        *,
+        box: tuple[int, int, int, int] | None = None,
+        size: tuple[int, int] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         """Open `path`; `fps` is the constant rate to deliver, None = the file's own (at most 60).
 
-        Raises CodedError INPUT_NOT_FOUND or INPUT_INVALID (reason `no_video_frames`, `undecodable`, ...).
+        `box` (left, top, width, height) cuts the displayed picture, `size` (width, height) is what the box or the
+        whole is scaled down to, averaging areas. Raises CodedError INPUT_NOT_FOUND or INPUT_INVALID (reason
+        `no_video_frames`, `undecodable`, ...).
         """
         self._path = path
         self._reader = FrameReader(path, cache_bytes)
@@ -61,6 +72,9 @@ class VideoSource:
             self._reader.close()
             raise
         width, height = self._orientation.size(*self._coded_size)
+        left, top, width, height = box or (0, 0, width, height)
+        self._shown = slice(top, top + height // 2 * 2), slice(left, left + width // 2 * 2)
+        width, height = size or (width, height)
         self.width: int = width // 2 * 2
         """Displayed width in pixels, even."""
         self.height: int = height // 2 * 2
@@ -131,4 +145,4 @@ class VideoSource:
         space = _ITU709 if untagged_hd else None
         rgb = frame.reformat(width, height, "rgb24", src_colorspace=space, interpolation=_EXACT)
         upright = self._orientation.apply(cast("npt.NDArray[np.uint8]", rgb.to_ndarray()))
-        return upright[: self.height, : self.width]
+        return resize(upright[self._shown], (self.width, self.height))

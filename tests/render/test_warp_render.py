@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from app.media.audio_in import audio_length
 from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
+from app.render.registry import validate_options
+from app.render.warp.options import WarpOptions
 from app.render.warp.renderer import WarpRenderer
 from app.retry.taxonomy import CodedError, FailureCode
 from tests.render.scenes import (
@@ -180,3 +184,77 @@ def test_frames_without_a_face_pass_through(renderer: WarpRenderer, picture: tor
     result = render(renderer, tmp_path / "t.mp4", write_silence(tmp_path / "a.wav", 14 / 25), tmp_path / "out", crf=12)
     assert result.facts["frames_without_face"] >= 5
     assert np.abs(read_video(result.path)[-1].numpy().astype(int) - 90).max() <= 3
+
+
+def test_the_face_is_cut_out_and_scaled_where_that_is_asked(
+    renderer: WarpRenderer, tmp_path: Path, scripted: ScriptedSpeech
+) -> None:
+    scripted.script = [(0.2, OPEN)]
+    audio = write_silence(tmp_path / "a.wav", 0.2)
+    photo = SAMPLES / "portrait.png"
+    face = render(renderer, photo, audio, tmp_path / "face", crop="face", max_side=300)
+    assert face.width == face.height == 300
+    assert lip_gaps(read_video(face.path)[2:3])[0] > 0.1, "it speaks"
+    box = render(renderer, photo, audio, tmp_path / "box", crop=[0.1, 0.0, 0.9, 0.85])
+    assert (box.width, box.height) == (410, 434)
+    assert lip_gaps(read_video(box.path)[2:3])[0] > 0.1
+    small = render(renderer, photo, audio, tmp_path / "small", max_side=255)
+    assert (small.width, small.height) == (254, 254), "even"
+    large = render(renderer, photo, audio, tmp_path / "large", max_side=2000)
+    assert (large.width, large.height) == (512, 512), "never scaled up"
+
+
+def test_a_template_is_cut_and_scaled_like_a_portrait(
+    renderer: WarpRenderer, scripted: ScriptedSpeech, picture: torch.Tensor, tmp_path: Path
+) -> None:
+    scripted.script = [(0.4, OPEN)]
+    audio = write_silence(tmp_path / "a.wav", 0.4)
+    template = write_template(tmp_path / "t.mp4", picture, frames=10, step=2)
+    result = render(renderer, template, audio, tmp_path / "out", crop=[0.0, 0.0, 1.0, 0.8], max_side=160)
+    frames = read_video(result.path)
+    assert tuple(frames.shape[1:3]) == (result.height, result.width) == (128, 160)
+    assert lip_gaps(frames[4:5])[0] > 0.1
+
+
+def test_a_crop_without_the_face_is_the_callers_mistake(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    with pytest.raises(CodedError) as raised:
+        render(renderer, portrait, write_silence(tmp_path / "a.wav", 0.2), tmp_path / "out", crop=[0.0, 0.8, 0.3, 1.0])
+    assert raised.value.code is FailureCode.INPUT_INVALID
+    assert "crop" in str(raised.value)
+
+
+def test_quality_names_trade_size_for_faithfulness(renderer: WarpRenderer, portrait: Path, tmp_path: Path) -> None:
+    audio = write_silence(tmp_path / "a.wav", 1.0)
+    sizes = [
+        render(renderer, portrait, audio, tmp_path / name, quality=name).path.stat().st_size
+        for name in ("draft", "standard", "high")
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"blinks": -1},
+        {"blinks": "often"},
+        {"head_motion": 1.5},
+        {"seed": -3},
+        {"crop": "mouth"},
+        {"crop": [0, 0, 1]},
+        {"crop": [0.5, 0.0, 0.5, 1.0]},
+        {"crop": [0.0, 0.0, 1.2, 1.0]},
+        {"max_side": 32},
+        {"quality": "best"},
+        {"crf": 5},
+    ],
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        WarpOptions.model_validate(wrong)
+    assert raised.value.errors()[0]["loc"][0] == next(iter(wrong))
+
+
+def test_options_survive_the_way_through_json() -> None:
+    asked = {"crop": [0, 0, 1, 0.5], "blinks": 12, "head_motion": 1, "seed": 7}
+    dumped = validate_options("warp", asked)
+    assert validate_options("warp", json.loads(json.dumps(dumped))) == dumped

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from app.media.frame_grid import as_rate
-from app.media.image import load_image
+from app.media.image import load_image, resize
 from app.media.pictures import is_picture
 from app.media.video_in import VideoSource
+from app.render.warp.framing import View
 
 LONGEST_SIDE = 1920
 """Portraits are scaled down to it: beyond Full HD a talking photo costs more and shows nothing more."""
@@ -49,6 +50,10 @@ class Footage(ABC):
         """One frame [H, W, 3] of the forward pass; costs decoding up to it."""
 
     @abstractmethod
+    def seen_through(self, view: View) -> Footage:
+        """The same footage as `view` shows it. This one must be closed as well."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of files."""
 
@@ -59,14 +64,12 @@ class Portrait(Footage):
     still = True
     frame_count = 1
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, picture: Tensor, fps: float | Fraction | None) -> None:
+        """`picture` is [H, W, 3] uint8."""
         super().__init__()
-        started = time.perf_counter()
-        picture = torch.from_numpy(load_image(path, LONGEST_SIDE))
         self.height, self.width = (max(2, side // 2 * 2) for side in picture.shape[:2])
         self._picture = picture[: self.height, : self.width].contiguous()
         self.rate = PORTRAIT_RATE if fps is None else as_rate(fps)
-        self.seconds += time.perf_counter() - started
 
     def batches(self, batch_size: int, count: int) -> Iterator[tuple[Tensor, Numbers]]:
         """The photo over and over, in one buffer: what was pasted into the last batch is still there."""
@@ -81,6 +84,11 @@ class Portrait(Footage):
             raise IndexError(number)
         return self._picture
 
+    def seen_through(self, view: View) -> Footage:
+        """Cut and scaled by averaging areas."""
+        part = self._picture[view.top : view.top + view.height, view.left : view.left + view.width]
+        return Portrait(torch.from_numpy(resize(part.numpy(), view.size)), self.rate)
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -90,10 +98,12 @@ class Template(Footage):
 
     still = False
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(self, path: Path, fps: float | Fraction | None, view: View | None = None) -> None:
         super().__init__()
         started = time.perf_counter()
-        self._video = VideoSource(path, fps)
+        self._path = path
+        box = None if view is None else (view.left, view.top, view.width, view.height)
+        self._video = VideoSource(path, fps, box=box, size=None if view is None else view.size)
         self.width, self.height = self._video.width, self._video.height
         self.rate = self._video.rate
         self.frame_count = self._video.frame_count
@@ -121,14 +131,26 @@ class Template(Footage):
         assert last is not None
         return last
 
+    def seen_through(self, view: View) -> Footage:
+        """The file once more, cut and scaled while it is decoded."""
+        return Template(self._path, self.rate, view)
+
     def close(self) -> None:
         """Close the file."""
         self._video.close()
 
 
-def open_footage(path: Path, fps: float | None) -> Footage:
-    """Open a picture or a video by its content. Raises CodedError where it cannot be read."""
-    return Portrait(path, fps) if _is_picture(path) else Template(path, fps)
+def open_footage(path: Path, fps: float | None, max_side: int = LONGEST_SIDE) -> Footage:
+    """Open a picture or a video by its content; of a picture the longer side has `max_side` pixels at most.
+
+    Raises CodedError where it cannot be read.
+    """
+    if not _is_picture(path):
+        return Template(path, fps)
+    started = time.perf_counter()
+    footage = Portrait(torch.from_numpy(load_image(path, max_side)), fps)
+    footage.seconds += time.perf_counter() - started
+    return footage
 
 
 def _is_picture(path: Path) -> bool:

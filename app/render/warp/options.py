@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.render.contract import Capabilities
 
 NATURAL_BLINKS = 17.0
 """Blinks a minute of adults at rest (Bentivoglio et al., Movement Disorders 1997)."""
+
+QUALITIES: dict[str, tuple[int, str]] = {
+    "draft": (27, "veryfast"),
+    "standard": (20, "veryfast"),
+    "high": (15, "medium"),
+}
+"""x264's constant rate factor and preset by the name of the quality."""
+
+SMALLEST_BOX = 0.05
+"""Share of the picture's width and height that a crop leaves at least."""
 
 
 class WarpOptions(BaseModel):
@@ -27,8 +37,30 @@ class WarpOptions(BaseModel):
     """Of a portrait: how much head and brows move, 0 not at all, 1 lively."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """What chance in blinks and movements starts from; null takes it from the content of the inputs."""
-    crf: Annotated[int, Field(ge=10, le=35)] = 20
-    """x264's constant rate factor: lower is better and larger."""
+    crop: Literal["none", "face"] | Annotated[list[float], Field(min_length=4, max_length=4)] = "none"
+    """What part of the picture is shown: all of it, head and shoulders, or a box [left, top, right, bottom] in shares
+    0..1 of width and height."""
+    max_side: Annotated[int, Field(ge=64, le=4096)] | None = None
+    """The longer side of the result in pixels at most, it is never scaled up; null: 1920 for a portrait, a template's
+    own size."""
+    quality: Literal["draft", "standard", "high"] = "standard"
+    """How the result is encoded: draft is small, high is larger and slower."""
+    crf: Annotated[int, Field(ge=10, le=35)] | None = None
+    """x264's constant rate factor in place of the one of `quality`: lower is better and larger."""
+
+    @field_validator("crop")
+    @classmethod
+    def _box_in_picture(cls, crop: str | list[float]) -> str | list[float]:
+        if isinstance(crop, str):
+            return crop
+        left, top, right, bottom = crop
+        if not (left >= 0 and right <= 1 and top >= 0 and bottom <= 1):
+            raise ValueError("a crop box is [left, top, right, bottom] in shares of the picture, each 0 to 1")
+        if right - left < SMALLEST_BOX or bottom - top < SMALLEST_BOX:
+            raise ValueError(
+                "a crop box is [left, top, right, bottom]: right and bottom must exceed left and top by 0.05 or more"
+            )
+        return crop
 
     @property
     def blinks_per_minute(self) -> float:
@@ -36,6 +68,12 @@ class WarpOptions(BaseModel):
         if isinstance(self.blinks, bool):
             return NATURAL_BLINKS if self.blinks else 0.0
         return self.blinks
+
+    @property
+    def encoding(self) -> tuple[int, str]:
+        """x264's constant rate factor and preset."""
+        crf, preset = QUALITIES[self.quality]
+        return crf if self.crf is None else self.crf, preset
 
 
 CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=WarpOptions)

@@ -1,0 +1,89 @@
+"""One face saying one thing: what every frame shows is decided and drawn here."""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from app.face.cache import file_sha256
+from app.render.batching import Batch
+from app.render.contract import RenderJob
+from app.render.warp.animation import Animator
+from app.render.warp.compositor import Compositor, Gestures
+from app.render.warp.footage import Footage
+from app.render.warp.life import Life, live
+from app.render.warp.options import WarpOptions
+from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
+from app.render.warp.tracking import Track
+from app.render.warp.voice import Voice
+
+
+class Performance:
+    """The face of `subject`, tracked as `track` over `footage`, speaks with `voice`.
+
+    `faceless` counts the frames played so far that show no face and went through untouched.
+    """
+
+    def __init__(
+        self,
+        job: RenderJob,
+        options: WarpOptions,
+        footage: Footage,
+        voice: Voice,
+        track: Track,
+        subject: Subject,
+        device: torch.device,
+    ) -> None:
+        self._voice, self._rate, self._present, self._device = voice, footage.rate, track.present, device
+        number = best_teeth_frame(subject, track.present)
+        plate = teeth_plate(subject, footage.frame(number), number)
+        here = subject.to(device)
+        self._compositor = Compositor(here, plate, device, footage.frame(0) if footage.still else None)
+        self._animator = Animator(here.rest, options.strength)
+        self._life = self._lived(job, options) if footage.still else None
+        self.faceless = 0
+
+    @property
+    def blinks(self) -> int:
+        """How often the eyes shut in all of the video; a template's own blinks are not counted."""
+        return 0 if self._life is None else self._life.blinks
+
+    def play(self, frames: Tensor, numbers: npt.NDArray[np.int64], first: int, batch: Batch) -> None:
+        """Draw the faces of `frames` [B, H, W, 3] uint8, which are frames `first`.. of the video and `numbers` [B] of
+        the source, in as many parts as `batch` needs."""
+        wanted = torch.from_numpy(self._voice.articulation(first, len(frames), self._rate))
+        gestures = None
+        if self._life is not None:
+            lids, moves = self._life.at(first, len(frames), self._rate)
+            gestures = Gestures(torch.from_numpy(lids), torch.from_numpy(moves))
+        at = torch.from_numpy(numbers)
+        shown = self._present[at]
+        self.faceless += int((~shown).sum())
+        which = shown.nonzero()[:, 0]
+        batch.over(len(which), partial(self._draw, frames, which, at, wanted, gestures))
+
+    def _draw(
+        self, frames: Tensor, which: Tensor, numbers: Tensor, wanted: Tensor, gestures: Gestures | None, part: slice
+    ) -> None:
+        """Draw the faces of `frames[which[part]]`, or raise and leave all frames as they were."""
+        rows = which[part]
+        face = self._animator.pose(wanted[rows].to(self._device))
+        acts = None if gestures is None else gestures.at(rows, self._device)
+        self._compositor.render_into(frames, rows, numbers[rows], face, acts)
+
+    def _lived(self, job: RenderJob, options: WarpOptions) -> Life | None:
+        """What a portrait does besides speaking; None for one that does nothing."""
+        blinks = options.blinks_per_minute if self._compositor.can_blink else 0.0
+        if not (blinks or options.head_motion):
+            return None
+        seed = options.seed
+        if seed is None:
+            digests = (job.source_sha256 or file_sha256(job.source)) + file_sha256(job.audio)
+            seed = zlib.crc32(digests.encode())
+        voice = self._voice
+        return live(voice.curve, voice.loudness, seed, blinks_per_minute=blinks, motion=options.head_motion)
