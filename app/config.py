@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     phase_analyse_s: Positive = 60.0
     phase_render_s: Positive = 60.0
     phase_encode_s: Positive = 60.0
+    task_lost_s: Positive = Field(
+        60.0, description="How long the record of a running task may be gone from the database."
+    )
     max_retries: Annotated[int, Field(ge=0)] = 3
     backoff: Literal["seed", "fixed", "exponential", "full_jitter"] = Field(
         "seed", description="How pauses before retries grow."

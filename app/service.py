@@ -123,6 +123,7 @@ class Service:
             health_interval_s=settings.health_interval_s,
             limits=Limits(settings.health_strikes, _phase_limits(settings)),
             cancel_grace_s=settings.cancel_grace_s,
+            task_lost_s=settings.task_lost_s,
             attempts_dir=self._attempts_dir,
         )
         budget = RetryBudget()

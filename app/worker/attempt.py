@@ -24,9 +24,10 @@ from app.failpoints import hit
 from app.health.clocks import Limits, Look
 from app.health.monitor import HealthObserver, Monitor
 from app.health.oom import rose
+from app.render.vanished import Presence
 from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, name_exit
-from app.retry.taxonomy import Failure, FailureCode
-from app.store.interface import Store
+from app.retry.taxonomy import CodedError, Failure, FailureCode
+from app.store.interface import StaleClaim, Store
 from app.store.records import Claim, InputRef
 from app.worker import wire
 from app.worker.pool import LocalPool
@@ -51,6 +52,7 @@ class AttemptSettings:
     health_interval_s: float
     limits: Limits
     cancel_grace_s: float
+    task_lost_s: float
     attempts_dir: Path
 
 
@@ -99,6 +101,7 @@ class Attempt:
         self._poisoned = ""
         self._failure: Failure | None = None
         self._postmortem: dict[str, Any] | None = None
+        self._record = Presence(f"The record of task {claim.task.id}", settings.task_lost_s)
         self.began = time.monotonic()
         self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
 
@@ -178,9 +181,27 @@ class Attempt:
         )
 
     def _check_lease(self) -> None:
-        task = self._store.renew(self.claim, lease_s=self._settings.lease_s)
+        """Renew the lease, in the monitor's thread. Raises `StoreUnavailable`, after which the render just goes on."""
+        try:
+            task = self._store.renew(self.claim, lease_s=self._settings.lease_s)
+        except StaleClaim as error:
+            self._refused(error)
+            return
+        self._record.seen()
         if task.cancel_requested_at is not None:
             self.order_end(Failure(FailureCode.CANCELLED))
+
+    def _refused(self, error: StaleClaim) -> None:
+        """The claim is not current. Another attempt may be: then this one ends now. A record may also be gone."""
+        if self._store.get(self.claim.task.id) is not None:
+            log.warning("attempt_superseded", reason=str(error))
+            self.order_end(Failure(FailureCode.INTERRUPTED, str(error)))
+            return
+        log.warning("task_record_missing", lost_after_s=self._settings.task_lost_s)
+        try:
+            self._record.missing()
+        except CodedError as lost:
+            self.order_end(lost.failure)
 
     def _hand_over(self) -> None:
         """Give the process its job. If it is gone, its sentinel tells."""

@@ -111,7 +111,7 @@ class Settler:
     def _fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
         task = self._store.get(claim.task.id)
         if task is None:
-            raise StaleClaim
+            return self._lost(claim, failure, elapsed_s)
         failure = _in_the_callers_words(failure, task)
         now = self._clock()
         earlier = [FailureCode(a.error["code"]) for a in task.attempts if a.error and a.n != claim.attempt]
@@ -154,15 +154,37 @@ class Settler:
             reason=reason,
             backoff_ms=backoff_ms,
             status=after.status.value,
-            tier=self._tier_of(claim),
-            elapsed_s=round(elapsed_s, 3),
-            source=task.source.uri,
-            source_path=str(self._locate(task.source)),
-            audio=task.audio.uri,
-            audio_path=str(self._locate(task.audio)),
-            output_path=str(self._attempts_dir / f"{task.id}-{claim.attempt}"),
+            **self._whereabouts(claim, elapsed_s),
         )
         return {"retry": "failed", "fail": "failed", "requeue": "interrupted", "cancel": "cancelled"}[decision.end]
+
+    def _lost(self, claim: Claim, failure: Failure, elapsed_s: float) -> str:
+        """There is no record to write to: the log alone tells what became of the task."""
+        if failure.code is not FailureCode.TASK_LOST:
+            raise StaleClaim(f"There is no task {claim.task.id}.")
+        self._budget.attempt_ended(retried=False)
+        log.error(
+            "task_lost",
+            code=failure.code.value,
+            message=failure.message,
+            hint=failure.hint,
+            detail=failure.detail,
+            **self._whereabouts(claim, elapsed_s),
+        )
+        return "lost"
+
+    def _whereabouts(self, claim: Claim, elapsed_s: float) -> dict[str, Any]:
+        """What the log of every failure carries beside the bound task, attempt, slot and trace."""
+        task = claim.task
+        return {
+            "tier": self._tier_of(claim),
+            "elapsed_s": round(elapsed_s, 3),
+            "source": task.source.uri,
+            "source_path": str(self._locate(task.source)),
+            "audio": task.audio.uri,
+            "audio_path": str(self._locate(task.audio)),
+            "output_path": str(self._attempts_dir / f"{task.id}-{claim.attempt}"),
+        }
 
     def _tier_of(self, claim: Claim) -> str:
         return claim.task.renderer or self._tier

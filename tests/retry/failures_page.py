@@ -46,7 +46,7 @@ ADVICE: dict[FailureCode, str] = {
     _C.LOW_CONFIDENCE: "Look at the video; a clearer source or recording helps.",
     _C.DEADLINE_EXCEEDED: "Was the time lost in the queue (add slots) or in attempts (read their errors)?",
     _C.CANCELLED: "Nothing: somebody asked for it.",
-    _C.TASK_LOST: "Does something else delete tasks of the remote renderer, or was it restarted?",
+    _C.TASK_LOST: "Was the database restored from a backup, or a row deleted? Then only the log knows the task (`task_lost`). Does something else delete tasks of the remote renderer, or was it restarted?",
     _C.INTERRUPTED: "Nothing. Many without a deploy: is something killing the service?",
     _C.INTERNAL: "Please report it with `error.detail`: it holds type, message and traceback.",
 }

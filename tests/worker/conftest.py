@@ -92,6 +92,7 @@ class Bench:
             health_interval_s=numbers.get("health_interval_s", 5.0),
             limits=Limits(3, {phase.value: numbers.get("phase_s", 60.0) for phase in Phase}),
             cancel_grace_s=numbers.get("cancel_grace_s", 2.0),
+            task_lost_s=numbers.get("task_lost_s", 60.0),
             attempts_dir=folder / "attempts",
         )
         settler = Settler(
