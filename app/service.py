@@ -61,6 +61,7 @@ from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
 from app.worker.settle import Settler
 from app.worker.slots import Slot
+from app.worker.strays import end_marked
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +111,7 @@ class Service:
                 "cache_bytes": str(settings.template_cache_bytes),
             },
             run_dir=self.data_dir / "run",
+            owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=relay_worker_line,
             observer=self.metrics,
@@ -152,6 +154,7 @@ class Service:
             attempts_dir=self._attempts_dir,
             results_dir=self.data_dir / RESULTS,
             sweep_blobs=self._sweep_blobs,
+            end_strays=partial(end_marked, f"{self.node.id}/"),
             retention=Retention(result_s=settings.result_ttl_s, task_s=settings.task_ttl_s),
             interval_s=_JANITOR_S,
         )
@@ -230,7 +233,10 @@ class Service:
         """Remove what an attempt that lost its lease left, and all that is left of nodes that are gone."""
         discard(task_id, attempt, self.data_dir)
         attempts = self.data_dir / ATTEMPTS
-        dead = [path for node in self.node.dead() for path in (attempts / node).glob("*")]
+        dead: list[Path] = []
+        for node in self.node.dead():
+            end_marked(f"{node}/")
+            dead += (attempts / node).glob("*")
         for folder in (*attempts.glob(f"*/{task_id}-{attempt}"), *dead):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,7 +34,7 @@ class Running:
     def workers(self) -> list[psutil.Process]:
         """The slot processes."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return [child for child in children if "app.worker.child" in " ".join(child.cmdline())]
 
     def upload(self, path: Path) -> str:
         """Upload a file; its reference."""

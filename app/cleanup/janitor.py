@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +45,19 @@ class Janitor:
         attempts_dir: Path,
         results_dir: Path,
         sweep_blobs: Callable[[], int],
+        end_strays: Callable[[], Sequence[int]],
         retention: Retention,
         interval_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`attempts_dir` is this node's own; `sweep_blobs` removes contents out of use and returns how many."""
+        """`attempts_dir` is this node's own; `sweep_blobs` removes contents out of use and returns how many;
+        `end_strays` ends the processes that a killed service of this node left, and returns their pids.
+        """
         self._store = store
         self._attempts_dir = attempts_dir
         self._results_dir = results_dir
         self._sweep_blobs = sweep_blobs
+        self._end_strays = end_strays
         self._retention = retention
         self._interval_s = interval_s
         self._clock = clock
@@ -62,7 +66,9 @@ class Janitor:
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
     def sweep_start(self) -> None:
-        """Before any attempt of this node runs: whatever lies in its attempts directory is left over."""
+        """Before any attempt of this node runs: what lies in its directory or bears its mark is left over."""
+        if pids := self._end_strays():
+            log.warning("leftover_processes_ended", pids=list(pids))
         for path in self._attempts_dir.glob("*"):
             shutil.rmtree(path, ignore_errors=True)
             log.info("leftover_attempt_removed", path=path.name)

@@ -121,7 +121,7 @@ def classify_exception(error: BaseException) -> Failure:
 
 
 def name_exit(exitcode: int | None) -> str:
-    """`exitcode` of `multiprocessing` (negative = signal) in words: `SIGKILL`, `exit code 3`."""
+    """`exitcode` (negative = signal) in words: `SIGKILL`, `exit code 3`."""
     if exitcode is None:
         return "unknown exit"
     if exitcode < 0:

@@ -149,6 +149,7 @@ class Attempt:
                     self._settle(failure, scope)
                     return
                 scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
+                scope.add("end the strays", self._process.end_strays)
                 self._hand_over()
                 monitor = self._monitor()
                 scope.add("stop the monitor", monitor.stop)

@@ -1,7 +1,7 @@
 """The main loop of a slot's process: load one renderer onto one device, then render one attempt after the other.
 
-Spawned, never forked. It talks over its own pipe and writes heartbeat and progress into its own shared-memory block.
-It imports torch only after `CUDA_VISIBLE_DEVICES` is set, and never the store or the API.
+Started afresh, never forked. It talks over its own pipes and writes heartbeat and progress into its own shared-memory
+block. It imports torch only after `CUDA_VISIBLE_DEVICES` is set, and never the store or the API.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import msgspec
 
 from app.quality.checks import check_output
 from app.render import registry
@@ -231,11 +234,8 @@ def _is_poisoned(code: FailureCode) -> bool:
     return FAILURE_TABLE[code].kills_process and code is not FailureCode.CANCELLED
 
 
-def _prepare(spec: ChildSpec, output: Connection) -> None:
-    """Own session, own output pipe, stacks on demand, no reaction to the terminal's Ctrl-C."""
-    os.setsid()
-    os.dup2(output.fileno(), 1)
-    os.dup2(output.fileno(), 2)
+def _prepare(spec: ChildSpec) -> None:
+    """Lines of output at once, stacks on demand, no reaction to Ctrl-C."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     configure_logging("json", spec.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -248,13 +248,23 @@ def _prepare(spec: ChildSpec, output: Connection) -> None:
     os.environ["OMP_NUM_THREADS"] = str(spec.threads)
 
 
-def main(
-    spec: ChildSpec, block: ProgressBlock, commands: Connection, events: Connection, output: Connection, parent: int
-) -> None:
-    """Run until the service says stop or goes away. `parent` is the service's pid."""
+def enter(arguments: Sequence[str]) -> None:
+    """The beginning of a slot's process, as `app.worker.launch.command` says it."""
     born = time.monotonic()
-    _prepare(spec, output)
+    block, command_pipe, event_pipe, parent = map(int, arguments)
     _die_with_parent(parent)
+    for handle in (block, command_pipe, event_pipe):
+        os.set_inheritable(handle, False)  # what a renderer starts has no business with them
+    commands = Connection(command_pipe, writable=False)
+    spec = msgspec.json.decode(commands.recv_bytes(), type=ChildSpec)
+    main(spec, ProgressBlock(block), commands, Connection(event_pipe, readable=False), parent, born)
+
+
+def main(
+    spec: ChildSpec, block: ProgressBlock, commands: Connection, events: Connection, parent: int, born: float
+) -> None:
+    """Run until the service says stop or goes away. `parent` is the service's pid, `born` on the monotonic clock."""
+    _prepare(spec)
     threading.Thread(target=_beat, args=(block, parent), name="heartbeat", daemon=True).start()
     inbox = _Inbox(commands)
     threading.Thread(target=inbox.listen, name="inbox", daemon=True).start()
@@ -278,3 +288,7 @@ def main(
         if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code)):
             sys.exit(1)
     block.close()
+
+
+if __name__ == "__main__":
+    enter(sys.argv[1:])

@@ -1,23 +1,20 @@
-"""How a slot's process begins: what it is told, and the door through which it enters.
+"""How a slot's process begins: what it is told, and the command that starts it.
 
-The service imports this module, the child enters through it. The child's own modules are named as text, so that
-the service never imports what the child needs: torch, codecs, renderers.
+The child's module is named as text, so that the service never imports what the child needs: torch, codecs, renderers.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass, field
-from importlib import import_module
-from multiprocessing.connection import Connection
-
-from app.worker.shared import ProgressBlock
 
 CHILD = "app.worker.child"
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """All that a slot's process needs to know; pickled once at its start."""
+    """All that a slot's process needs to know; sent to it as JSON at its start."""
 
     slot: str
     renderer: str
@@ -32,8 +29,9 @@ class ChildSpec:
     """The renderer's own settings, e.g. its cache directory."""
 
 
-def enter(
-    spec: ChildSpec, block: ProgressBlock, commands: Connection, events: Connection, output: Connection, parent: int
-) -> None:
-    """The target of a slot's process. `parent` is the service's pid."""
-    import_module(CHILD).main(spec, block, commands, events, output, parent)
+def command(block: int, commands: int, events: int) -> list[str]:
+    """The command of a slot's process that inherits these descriptors: progress block, command and event pipe.
+
+    The first frame on the command pipe is its `ChildSpec`.
+    """
+    return [sys.executable, "-m", CHILD, *map(str, (block, commands, events, os.getpid()))]

@@ -56,6 +56,7 @@ class LocalPool:
         renderer: str,
         renderer_settings: dict[str, str],
         run_dir: Path,
+        owner: str,
         start_timeout_s: float,
         sink: OutputSink,
         observer: PoolObserver,
@@ -63,7 +64,10 @@ class LocalPool:
         holds_gpu_memory: Callable[[str, int], bool] = holds_memory,
         log_level: str = "info",
     ) -> None:
-        """`spares`: how many loaded processes stand by for slots with the same device and threads as that plan."""
+        """`owner`: the node.
+
+        `spares`: how many loaded processes stand by for slots with the same device and threads as that plan.
+        """
         self._slots = [Slot(plan) for plan in plans]
         self._spares = [
             Slot(replace(plan, name=f"spare-{plan.name}-{index}"))
@@ -73,6 +77,7 @@ class LocalPool:
         self._renderer = renderer
         self._renderer_settings = renderer_settings
         self._run_dir = run_dir
+        self._owner = owner
         self._start_timeout_s = start_timeout_s
         self._sink = sink
         self._observer = observer
@@ -295,7 +300,7 @@ class LocalPool:
         slot.started_at = now
         slot.state = SlotState.STARTING
         try:
-            slot.process = SlotProcess(spec, self._sink)
+            slot.process = SlotProcess(spec, self._sink, self._owner)
         except OSError as error:
             self._start_failed(
                 slot, now, Failure(FailureCode.WORKER_START_FAILED, f"No process could be made: {error}")

@@ -13,10 +13,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import reduction
-from typing import Any
 
 from app.render.contract import Phase
 
@@ -53,7 +50,7 @@ def _nameless() -> int:
 
 
 class ProgressBlock:
-    """One slot's block. The service makes it; the child gets it as an argument of its process."""
+    """One slot's block. The service makes it; the child inherits its descriptor."""
 
     def __init__(self, handle: int | None = None) -> None:
         """`handle`: the descriptor of a block that exists, which becomes this one's own."""
@@ -62,9 +59,10 @@ class ProgressBlock:
         self._words = memoryview(self._memory)
         self._closed = False
 
-    def __reduce__(self) -> tuple[Callable[[Any], ProgressBlock], tuple[Any]]:
-        # Only while a process is being spawned, which then inherits the descriptor.
-        return _attach, (reduction.DupFd(self._handle),)
+    @property
+    def handle(self) -> int:
+        """The descriptor of the memory, for the process that is to inherit it."""
+        return self._handle
 
     def _put(self, offset: int, value: int) -> None:
         _WORD.pack_into(self._words, offset, value)
@@ -111,7 +109,3 @@ class ProgressBlock:
             self._words.release()
             self._memory.close()
             os.close(self._handle)
-
-
-def _attach(duplicate: Any) -> ProgressBlock:
-    return ProgressBlock(duplicate.detach())

@@ -7,21 +7,22 @@ stops and reaps slot processes.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing as mp
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import wait
+from multiprocessing.connection import Pipe, wait
 from pathlib import Path
+from secrets import token_hex
 
 import structlog
 
-from app.worker import wire
+from app.worker import strays, wire
 from app.worker.frames import FrameReader
-from app.worker.launch import ChildSpec, enter
+from app.worker.launch import ChildSpec, command
 from app.worker.shared import ProgressBlock, Reading
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ _KILL_WAIT_S = 5.0
 """SIGKILL acts in milliseconds; a process still there after this sits in the kernel (a wedged device)."""
 
 _REAP_S = 1.0
-"""Between the sentinel and the exit code lie microseconds; more only on a system without pidfds."""
+"""Between the sentinel and the exit code lie microseconds; more on a busy machine."""
 
 _STACK_POLL_S = 0.03
 """The stacks are complete when two looks this far apart read the same."""
@@ -46,7 +47,8 @@ OutputSink = Callable[[str, str], None]
 class SlotProcess:
     """One generation of a slot. Not reusable: after `dispose` a new one is made."""
 
-    def __init__(self, spec: ChildSpec, sink: OutputSink) -> None:
+    def __init__(self, spec: ChildSpec, sink: OutputSink, owner: str) -> None:
+        """`owner`: the node. Raises OSError if no process can be made."""
         self.slot = spec.slot
         """The slot that it serves; changes when a spare takes over."""
         self._block = ProgressBlock()
@@ -55,60 +57,62 @@ class SlotProcess:
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._sink = sink
         self._send_lock = threading.Lock()
-        context = mp.get_context("spawn")
-        command_reader, self._commands = context.Pipe(duplex=False)
-        self.events, event_writer = context.Pipe(duplex=False)
+        self._mark = f"{owner}/{spec.slot}/{token_hex(8)}"
+        command_reader, self._commands = Pipe(duplex=False)
+        self.events, event_writer = Pipe(duplex=False)
         self._frames = FrameReader(self.events)
-        self._output, output_writer = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=enter,
-            name=f"greenroom-{spec.slot}",
-            args=(
-                spec,
-                self._block,
-                command_reader,
-                event_writer,
-                output_writer,
-                os.getpid(),
-            ),
-            daemon=False,
+        self._output, output_writer = Pipe(duplex=False)
+        inherited = (self._block.handle, command_reader.fileno(), event_writer.fileno())
+        # Unlike a pipe, no grandchild can hold a pidfd open past the death; once it is readable the exit code is there.
+        ends = () if hasattr(os, "pidfd_open") else os.pipe()
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command(*inherited),
+            stdin=subprocess.DEVNULL,
+            stdout=output_writer.fileno(),
+            stderr=output_writer.fileno(),
+            pass_fds=(*inherited, *ends[1:]),
+            env={**os.environ, strays.MARK: self._mark},
+            start_new_session=True,
         )
-        self._process.start()
-        self._pid = self._process.pid or 0
-        # Where the kernel has pidfds: unlike multiprocessing's pipe, no grandchild can hold one open past the death,
-        # and once it is readable the exit code is there.
-        self._pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        for handle in ends[1:]:
+            os.close(handle)
+        self._sentinel: int | None = ends[0] if ends else os.pidfd_open(self._process.pid)
         for end in (command_reader, event_writer, output_writer):
             end.close()
+        with contextlib.suppress(OSError):  # it is dead already: its sentinel tells the rest
+            self._commands.send_bytes(wire.encode(spec))
         self._relay = threading.Thread(target=self._relay_output, name=f"output-{spec.slot}", daemon=True)
         self._relay.start()
 
     @property
     def pid(self) -> int:
         """The process id, also after `dispose`."""
-        return self._pid
+        return self._process.pid
 
     @property
     def sentinel(self) -> int:
         """A file descriptor that becomes readable when the process dies."""
-        return self._process.sentinel if self._pidfd is None else self._pidfd
+        if self._sentinel is None:
+            raise ValueError("the process was thrown away")
+        return self._sentinel
 
     @property
     def exitcode(self) -> int | None:
         """None while it lives; negative for a signal."""
-        return self._process.exitcode
+        return self._process.poll()
 
     def reap(self) -> int | None:
         """The exit code of a process that its sentinel says is dead."""
-        self._process.join(_REAP_S)
-        return self._process.exitcode
+        self._join(_REAP_S)
+        return self._process.returncode
 
     def is_alive(self) -> bool:
-        """Whether the process exists; False after `dispose`, whose moment no reader can know."""
-        try:
-            return self._process.is_alive()
-        except ValueError:
-            return False
+        """Whether the process exists."""
+        return self._process.poll() is None
+
+    def _join(self, timeout: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
 
     def send(self, command: wire.Command) -> bool:
         """Send a command; False if the process is gone (its sentinel tells the rest)."""
@@ -172,20 +176,31 @@ class SlotProcess:
         `grace_s` is how long it may take to leave after having been asked (0: it is not asked).
         """
         if grace_s > 0 and self.send(wire.Stop()):
-            self._process.join(grace_s)
+            self._join(grace_s)
         if self.is_alive():
             self._signal(signal.SIGTERM)
-            self._process.join(_TERM_GRACE_S)
+            self._join(_TERM_GRACE_S)
         return self.kill()
 
     def kill(self) -> bool:
-        """SIGKILL the whole process group at once; True when the process is verified gone."""
+        """SIGKILL the process with all that it started, at once; True when the process itself is verified gone."""
+        below = strays.descendants(self.pid) if self.is_alive() else []
         self._signal(signal.SIGKILL)
-        self._process.join(_KILL_WAIT_S)
+        strays.end(below)
+        self._join(_KILL_WAIT_S)
+        self._report(strays.end_marked(self._mark))
         gone = not self.is_alive()
         if not gone:
             log.error("slot_process_unkillable", slot=self.slot, pid=self.pid)
         return gone
+
+    def end_strays(self) -> None:
+        """End what it started and what is no longer below it: nobody else ever would."""
+        self._report(strays.end_marked(self._mark, below=self.pid))
+
+    def _report(self, ended: list[int]) -> None:
+        if ended:
+            log.warning("strays_ended", slot=self.slot, pids=ended)
 
     def _signal(self, number: signal.Signals) -> None:
         # The child leads its own session; its children are in its group even when it is gone itself.
@@ -202,11 +217,9 @@ class SlotProcess:
         self._relay.join(timeout=1.0)
         self.events.close()
         self._block.close()
-        if not self.is_alive():
-            self._process.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        if self._sentinel is not None:
+            os.close(self._sentinel)
+            self._sentinel = None
         with contextlib.suppress(OSError):
             self._stack_file.unlink(missing_ok=True)
 

@@ -46,6 +46,7 @@ def janitor(store, tmp_path, clock):
         attempts_dir=tmp_path / "attempts",
         results_dir=tmp_path / "results",
         sweep_blobs=lambda: 0,
+        end_strays=list,
         retention=Retention(result_s=7 * DAY, task_s=30 * DAY),
         interval_s=3600,
         clock=clock,

@@ -9,8 +9,9 @@ import signal
 import httpx
 import pytest
 
-from tests.e2e.conftest import until
+from tests.e2e.conftest import gone, until
 from tests.faults.conftest import assert_nothing_is_left, assert_published_once, family, shared_memory, until_dead
+from tests.worker.test_strays import daemons
 
 ATTEMPTS_AFTER = {
     # What the attempts say when the restarted service has finished the task.
@@ -120,3 +121,21 @@ def test_a_service_killed_again_and_again_finishes_every_task_once(rehearse, por
         assert_published_once(service, task)
     assert service.stop() == 0
     assert_nothing_is_left(service, results=6)
+
+
+def test_a_killed_service_leaves_a_daemon_until_its_next_start(rehearse, portrait, speech):  # R0.10
+    """The kernel ends the slot's process with the service; what that one left behind belongs to nobody."""
+    service = rehearse()
+    task_id = service.post(portrait, speech(0.5), options={"frame_s": 0.3, "daemon": True})["id"]
+    service.until_rendering(task_id)
+    pids = family(service)
+    [daemon] = [process.pid for process in daemons(task_id)]
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait(30)
+    until(lambda: all(gone(pid) for pid in pids), "its processes to be gone")
+    assert not gone(daemon)
+    restarted = rehearse()
+    until(lambda: gone(daemon), "the daemon to be gone")
+    assert restarted.until_ended(task_id)["status"] == "SUCCEEDED"
+    until(lambda: not daemons(task_id), "the daemon of the second attempt to be gone")
+    assert any(record["event"] == "leftover_processes_ended" for record in restarted.records())

@@ -20,6 +20,7 @@ from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
 from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
+from app.tasks.ids import new_id
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.dispatcher import ClaimTerms, Dispatcher
 from app.worker.pool import LocalPool
@@ -80,6 +81,7 @@ class Bench:
             renderer=renderer,
             renderer_settings={},
             run_dir=folder / "run",
+            owner=new_id("node"),
             start_timeout_s=numbers.get("start_timeout_s", 60.0),
             sink=lambda slot, line: self.lines.append(line),
             observer=self.seen,

@@ -10,6 +10,7 @@ import pytest
 
 from app.health import gpu
 from app.retry.taxonomy import Failure, FailureCode
+from app.tasks.ids import new_id
 from app.worker.pool import LocalPool
 from app.worker.slots import SlotPlan
 from tests.worker.conftest import WAIT_S, Observed
@@ -29,6 +30,7 @@ def pool(tmp_path, ghosts):
         renderer="rehearsal",
         renderer_settings={},
         run_dir=tmp_path,
+        owner=new_id("node"),
         start_timeout_s=60.0,
         sink=lambda slot, line: None,
         observer=Observed(),

@@ -79,6 +79,26 @@ def commit(
             return
 
 
+_DAEMON = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+print(os.getpid(), flush=True)
+os.close(1)
+time.sleep(3600)
+"""
+
+
+def start_daemon(output_dir: Path) -> None:
+    """Leave a process behind, as a program that puts itself into the background does, once it is on its own."""
+    command = [sys.executable, "-c", _DAEMON, str(output_dir)]
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and text
+        command, stdout=subprocess.PIPE, start_new_session=True
+    ) as starter:
+        starter.communicate()
+
+
 def require_memory(frames: int, fits: int) -> None:
     """Raise torch's own error, as its allocator does, unless a batch of `frames` is at most `fits`."""
     if frames > fits:

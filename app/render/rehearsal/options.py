@@ -84,6 +84,8 @@ class RehearsalOptions(BaseModel):
     """Seconds that each frame takes."""
     megabytes: Annotated[int, Field(ge=1, le=1024)] = 16
     """Bound of `leak` (memory) and `fill_disk` (disk), MiB."""
+    daemon: bool = False
+    """Before the first frame, leave a process behind that has a session of its own and no parent."""
     batch: Annotated[int, Field(ge=1, le=64)] = 8
     """Frames that are made together."""
     fits: Annotated[int, Field(ge=0)] = 0

@@ -15,7 +15,7 @@ from app.media.audio_in import audio_length
 from app.media.encode import VideoWriter
 from app.render.batching import Batch
 from app.render.contract import Cancelled, Phase, Progress, Renderer, RenderJob, RenderResult
-from app.render.rehearsal.faults import commit, require_memory
+from app.render.rehearsal.faults import commit, require_memory, start_daemon
 from app.render.rehearsal.options import Fault, RehearsalOptions
 
 _RATE = 16_000
@@ -74,6 +74,8 @@ class RehearsalRenderer(Renderer):
         for phase in (Phase.LOAD, Phase.FETCH, Phase.ANALYSE):
             progress.report(phase, 1, 1)
             cue(phase, 0)
+        if options.daemon:
+            start_daemon(job.output_dir)
         path = job.output_dir / "rehearsal.mp4"
         batch = Batch(options.batch, job.batch_scale)
         if armed and options.fault is Fault.UNPLAYABLE:
