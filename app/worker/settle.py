@@ -151,6 +151,7 @@ class Settler:
             "retry_scheduled" if retrying else "attempt_ended",
             code=failure.code.value,
             message=failure.message,
+            hint=failure.hint,
             reason=reason,
             backoff_ms=backoff_ms,
             status=after.status.value,

@@ -208,7 +208,7 @@ def test_a_fault_that_comes_once_costs_one_attempt(day: Day, fault: str, cue: st
     assert_published_once(day.node, task)
 
 
-def test_a_fault_that_comes_always_fails_the_task_after_its_retries(day: Day, always: str) -> None:
+def test_a_fault_that_comes_always_fails_the_task_after_its_retries(day: Day, always: str) -> None:  # R0.9
     task = day.ended((always, "always"))
     _options, code, word = FAULTS[always]
     assert task.status is Status.FAILED
@@ -220,7 +220,7 @@ def test_a_fault_that_comes_always_fails_the_task_after_its_retries(day: Day, al
 
 
 @pytest.mark.parametrize("code", [code for code in FailureCode if code not in (C.INTERRUPTED, C.CANCELLED)])
-def test_a_raised_code_is_tried_as_often_as_its_row_says(day: Day, code: FailureCode) -> None:
+def test_a_raised_code_is_tried_as_often_as_its_row_says(day: Day, code: FailureCode) -> None:  # R0.8
     task = day.ended(code)
     assert task.status is Status.FAILED
     assert_attempts_are_true(task, code, failed=allowed_attempts(code))
@@ -241,7 +241,7 @@ def test_a_poor_picture_passes_until_pictures_are_judged(day: Day, poor: str) ->
     assert_published_once(day.node, task)
 
 
-def test_when_the_day_is_over_nothing_is_left(day: Day, before: dict[str, Any]) -> None:
+def test_when_the_day_is_over_nothing_is_left(day: Day, before: dict[str, Any]) -> None:  # R0.10
     """The last one: no directory, process, thread, descriptor, lease or block of shared memory is left."""
     ended = [day.ended(name) for name in day.tasks]
     node = day.node

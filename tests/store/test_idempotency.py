@@ -67,7 +67,7 @@ def test_a_full_queue_still_answers_a_replay(store: Store) -> None:
     assert run(store.afind_replay(key("k2"))) is None
 
 
-def test_100_at_once_with_one_key_make_one_task(store: Store) -> None:
+def test_100_at_once_with_one_key_make_one_task(store: Store) -> None:  # R3.5
     async def race() -> list[Created]:
         return await asyncio.gather(*(store.acreate(new_task(), key()) for _ in range(100)))
 
@@ -77,7 +77,7 @@ def test_100_at_once_with_one_key_make_one_task(store: Store) -> None:
     assert total(store) == 1
 
 
-def test_two_stores_on_one_database_make_one_task(store_factory: StoreFactory, clock: Clock) -> None:
+def test_two_stores_on_one_database_make_one_task(store_factory: StoreFactory, clock: Clock) -> None:  # R3.5
     stores = [store_factory(clock), store_factory(clock)]
     answers: list[Created] = []
     threads = [
@@ -92,7 +92,7 @@ def test_two_stores_on_one_database_make_one_task(store_factory: StoreFactory, c
     assert sum(not created.replayed for created in answers) == 1
 
 
-def test_a_key_outlives_a_restart(store_factory: StoreFactory, clock: Clock) -> None:
+def test_a_key_outlives_a_restart(store_factory: StoreFactory, clock: Clock) -> None:  # R3.5
     before = store_factory(clock)
     task = before.create(new_task(), key()).task
     before.close()
@@ -122,7 +122,7 @@ def test_a_key_is_good_as_long_as_its_task_lives(store: Store, clock: Clock) -> 
         store.create(new_task(), key(body="other"))
 
 
-def test_pruning_forgets_old_keys_of_ended_tasks_only(store: Store, clock: Clock) -> None:
+def test_pruning_forgets_old_keys_of_ended_tasks_only(store: Store, clock: Clock) -> None:  # R3.5
     for n in range(250):
         task = store.create(new_task(), key(f"old-{n}")).task
         store.cancel(task.id)

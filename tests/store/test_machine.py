@@ -250,7 +250,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert node.store.next_due() == self.model.next_due()
 
 
-def test_random_histories_agree_with_the_model(store_factory: StoreFactory, long: bool) -> None:
+def test_random_histories_agree_with_the_model(store_factory: StoreFactory, long: bool) -> None:  # R1.7
     StoreMachine.factory = store_factory
     run_state_machine_as_test(
         StoreMachine,

@@ -33,7 +33,7 @@ def test_a_history_whose_beginning_is_missing_is_refused() -> None:
 
 
 @given(st.lists(st.sampled_from(list(Status)), max_size=6))
-def test_any_history_replays_or_is_refused(path: list[Status]) -> None:
+def test_any_history_replays_or_is_refused(path: list[Status]) -> None:  # R1.7
     history = [Happened(EVENT_OF[status]) for status in path]
     legal = all(after in LEGAL[before] for before, after in pairwise(path))
     if not path or path[0] is not Status.QUEUED:

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import os
 import signal
+import threading
 import time
 
 import psutil
 import pytest
 
+from app.cleanup import scope
 from app.store.interface import StoreUnavailable
 from app.tasks.status import Status
 from app.worker import dispatcher
@@ -133,7 +135,7 @@ def test_a_batch_that_fits_when_halved_costs_no_attempt(bench, submit):
     assert task.output.frames == 12
 
 
-def test_a_callers_mistake_is_not_retried(bench, submit):
+def test_a_callers_mistake_is_not_retried(bench, submit):  # R0.8
     node = bench()
     task = node.until_ended(submit(fault="raise", code="INPUT_NO_FACE"))
     assert task.status is Status.FAILED
@@ -148,6 +150,52 @@ def test_a_broken_file_is_never_published(bench, submit, fault):
     assert codes(task) == ["OUTPUT_INVALID", "OUTPUT_INVALID"]
     assert task.output is None
     assert not list((node.folder / "results").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ({}, "succeeded"),
+        ({"fault": "raise", "code": "INPUT_NO_FACE"}, "failed"),
+        ({"fault": "kill", "times": 1}, "failed"),
+        ({"frame_s": 0.5, "deadline_s": 1.0}, "failed"),
+        ({"frame_s": 0.5, "then": "cancel"}, "cancelled"),
+        ({"frame_s": 0.5, "then": "shutdown"}, "interrupted"),
+    ],
+    ids=["success", "failure", "crash", "timeout", "cancel", "shutdown"],
+)
+def test_cleanup_runs_once_on_every_way_out_and_each_step_is_logged(
+    bench, submit, store, monkeypatch, options, ends
+):  # R0.10
+    steps: list[str] = []
+
+    class Log:
+        def debug(self, event: str, *, step: str, ms: float) -> None:
+            assert (event, ms >= 0) == ("cleanup_step", True)
+            steps.append(step)
+
+    monkeypatch.setattr(scope, "log", Log())
+    then, deadline_s = options.pop("then", ""), options.pop("deadline_s", None)
+    node = bench()
+    node.until_idle()
+    threads = threading.active_count()
+    task_id = submit(deadline_at=None if deadline_s is None else time.time() + deadline_s, **options)
+    if then:
+        node.until_moving(task_id)
+    if then == "cancel":
+        store.cancel(task_id)
+    if then == "shutdown":
+        node.dispatcher.stop(0)
+    node.until(lambda: node.seen.ended, "the first attempt's end")
+    assert node.seen.ended[0][1] == ends
+    node.until(lambda: len(steps) >= 5, "its cleanup")
+    assert sorted(steps[:5]) == [
+        "delete the attempt's directory", "end the strays", "leave the registry", "release the slot",
+        "stop the monitor",
+    ]  # fmt: skip
+    node.until(lambda: node.dispatcher.running_count() == 0 and not leftovers(node), "the directory to be gone")
+    if then != "shutdown" and ends != "failed":
+        node.until(lambda: threading.active_count() <= threads, "the attempt's threads to end")
 
 
 def test_a_directory_that_cannot_be_made_is_the_attempts_failure(bench, submit):
@@ -215,6 +263,20 @@ def test_a_process_without_a_heartbeat_is_replaced_and_the_task_runs_again(bench
     assert [seen for seen in node.seen.health if seen[0] in ("verdict", "refuted")] == [
         ("verdict", "cpu-0", "WORKER_UNRESPONSIVE")
     ]
+
+
+def test_each_running_attempt_has_a_monitor_thread_of_its_own_that_ends_with_it(bench, submit):  # R0.4
+    def monitors() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name.startswith("monitor-")}
+
+    node = bench(slots=2)
+    node.until_idle()
+    assert monitors() == set()
+    tasks = [submit(frame_s=0.1), submit(frame_s=0.1)]
+    node.until(lambda: monitors() == {"monitor-cpu-0", "monitor-cpu-1"}, "both monitors")
+    for task_id in tasks:
+        assert node.until_ended(task_id).status is Status.SUCCEEDED
+    node.until(lambda: not monitors(), "the monitors to end")
 
 
 @pytest.mark.parametrize("fault", ["stall", "block"])
