@@ -79,7 +79,7 @@ class SlotProcess:
         self._sentinel: int | None = ends[0] if ends else os.pidfd_open(self._process.pid)
         for end in (command_reader, event_writer, output_writer):
             end.close()
-        with contextlib.suppress(OSError):  # it is dead already: its sentinel tells the rest
+        with contextlib.suppress(BrokenPipeError):  # it is dead already: its sentinel tells the rest
             self._commands.send_bytes(wire.encode(spec))
         self._relay = threading.Thread(target=self._relay_output, name=f"output-{spec.slot}", daemon=True)
         self._relay.start()

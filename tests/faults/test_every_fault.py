@@ -48,7 +48,7 @@ FAULTS: dict[str, tuple[dict[str, Any], FailureCode, str]] = {
     "a broken pipe": ({"fault": "raise", "exception": "BrokenPipeError"}, C.UPSTREAM_CONNECTION, "remote"),
     "an end of file": ({"fault": "raise", "exception": "EOFError"}, C.UPSTREAM_CONNECTION, "remote"),
     "an unknown error": ({"fault": "raise", "exception": "ZeroDivisionError"}, C.INTERNAL, "ZeroDivisionError"),
-    "the GPU out of memory": ({"fault": "raise", "exception": "torch.OutOfMemoryError"}, C.GPU_OOM, "GPU"),
+    "the GPU out of memory": ({"fault": "raise", "code": "GPU_OOM"}, C.GPU_OOM, "GPU"),
     "exit 0 without a result": ({"fault": "exit", "exit_code": 0}, C.WORKER_CRASHED, "without a result"),
     "exit 3": ({"fault": "exit", "exit_code": 3}, C.WORKER_CRASHED, "exit code 3"),
     "SIGKILL": ({"fault": "kill"}, C.WORKER_CRASHED, "SIGKILL"),

@@ -80,13 +80,13 @@ def commit(
 
 
 _DAEMON = """
-import os, sys, time
+import os, signal, sys
 if os.fork():
     os._exit(0)
 os.setsid()
 print(os.getpid(), flush=True)
 os.close(1)
-time.sleep(3600)
+signal.pause()
 """
 
 
