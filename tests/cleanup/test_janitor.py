@@ -129,7 +129,8 @@ def test_a_task_takes_its_result_along_where_results_are_kept_longer(store, tmp_
     folders = {"attempts_dir": tmp_path / "attempts", "results_dir": tmp_path / "results"}
     retention = Retention(result_s=90 * DAY, task_s=DAY)
     clock.days = 2
-    Janitor(store, **folders, sweep_blobs=lambda: 0, retention=retention, interval_s=3600, clock=clock).sweep()
+    sweeps = {"sweep_blobs": lambda: 0, "end_strays": list}
+    Janitor(store, **folders, **sweeps, retention=retention, interval_s=3600, clock=clock).sweep()
     assert store.get(path.parent.name) is None
     assert not path.exists()
 
