@@ -159,7 +159,7 @@ def test_a_sweep_that_is_asked_for_does_not_wait_for_its_time(store, tmp_path): 
         return 0
 
     janitor = Janitor(
-        store, attempts_dir=tmp_path / "a", results_dir=tmp_path / "r", sweep_blobs=sweep_blobs,
+        store, attempts_dir=tmp_path / "a", results_dir=tmp_path / "r", sweep_blobs=sweep_blobs, end_strays=list,
         retention=Retention(DAY, DAY), interval_s=DAY,
     )  # fmt: skip
     janitor.start()
