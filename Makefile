@@ -17,7 +17,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: bench-dependability venv demo serve test lint format bench soak clean help
+.PHONY: bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -62,9 +62,12 @@ soak: $(STAMP)  ## every fault in every phase, long histories of the store, rand
 bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.dependability $(ARGS)
 
+bench-monitoring: $(STAMP)  ## measure what the health checks cost a render (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.monitoring $(ARGS)
+
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t d; do printf '%-14s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t d; do printf '%-24s %s\n' "$$t" "$$d"; done

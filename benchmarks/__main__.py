@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import psutil
 
 from benchmarks import material
+from benchmarks.figures import free_port, moment, percentile
 from benchmarks.service import Running, dump, service
 
 RESULTS = Path(__file__).parent / "results"
@@ -30,11 +30,6 @@ ROUNDS = 3
 JOBS = 4
 POSTS = 300
 MIB = 1024 * 1024
-
-
-def percentile(values: list[float], q: float) -> float:
-    """The q-th percentile (0..100) of `values`."""
-    return float(np.percentile(values, q))
 
 
 def encode_only(width: int, height: int, frames: int, folder: Path) -> float:
@@ -66,13 +61,6 @@ def bare(source: Path, jobs: int, threads: int, audio: Path | None = None) -> li
     return [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def renderer_speed(folder: Path, threads: int) -> dict[str, Any]:
     """`warp` at both sizes beside encoding alone."""
     template = material.template(folder / "template.mp4")
@@ -100,16 +88,10 @@ def through_service(running: Running, source: str, audio: str, jobs: int) -> tup
     tasks = [running.generate(source=source, audio=audio) for _ in range(jobs)]
     ended = [running.wait(task["id"]) for task in tasks]
     assert all(task["status"] == "SUCCEEDED" for task in ended), [task["error"] for task in ended]
-    spans = sorted((_time(task["started_at"]), _time(task["finished_at"])) for task in ended)
+    spans = sorted((moment(task["started_at"]), moment(task["finished_at"])) for task in ended)
     frames = sum(round(task["output"]["duration_s"] * task["output"]["fps"]) for task in ended)
     gaps = [later[0] - earlier[1] for earlier, later in pairwise(spans)]
     return frames / (spans[-1][1] - spans[0][0]), gaps
-
-
-def _time(stamp: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(stamp).timestamp()
 
 
 def efficiency(running: Running, threads: int, speech: Path) -> dict[str, Any]:
@@ -180,18 +162,6 @@ def http(folder: Path) -> dict[str, Any]:
         }
 
 
-def pickup(folder: Path) -> dict[str, Any]:
-    """From the commit of a task to its start on an idle slot, with the rehearsal renderer."""
-    with service(folder / "pickup", port=free_port(), GREENROOM_REHEARSALS="1") as running:
-        source, audio = running.upload(material.portrait()), running.upload(material.speech())
-        waits = []
-        for _ in range(50):
-            task = running.generate(source=source, audio=audio, renderer="rehearsal", options={"fps": 1, "size": 16})
-            ended = running.wait(task["id"])
-            waits.append((_time(ended["started_at"]) - _time(ended["created_at"])) * 1000)
-        return {"pickup_p50_ms": round(percentile(waits, 50), 2), "pickup_p99_ms": round(percentile(waits, 99), 2)}
-
-
 def main() -> None:
     """Measure everything."""
     threads = len(os.sched_getaffinity(0))
@@ -210,8 +180,7 @@ def main() -> None:
             }
         print(json.dumps(results["service"], indent=2), flush=True)
         results["http"] = http(folder)
-        results["pickup"] = pickup(folder)
-    print(json.dumps({key: results[key] for key in ("http", "pickup")}, indent=2), flush=True)
+    print(json.dumps(results["http"], indent=2), flush=True)
     path = RESULTS / "spine.json"
     dump(results, path)
     print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

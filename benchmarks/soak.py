@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,6 @@ import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ import numpy as np
 import psutil
 
 from benchmarks import material
+from benchmarks.figures import free_port, moment
 
 RESULTS = Path(__file__).parent / "results"
 MIB = 1024 * 1024
@@ -89,11 +88,6 @@ def succeeds(options: dict[str, Any]) -> bool:
     return "fault" not in options or (options["times"] is not None and options.get("code") != NOT_RETRIED)
 
 
-def moment(stamp: str) -> float:
-    """An ISO time as epoch seconds."""
-    return datetime.fromisoformat(stamp).timestamp()
-
-
 def percentiles(values: list[float]) -> dict[str, Any]:
     """Count, p50 and p99."""
     if not values:
@@ -106,9 +100,7 @@ class Stage:
     """The service on its port and data directory, restarted as often as it is killed."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.data = folder / "data"
         self._log = (folder / "service.log").open("ab")
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
@@ -277,7 +269,7 @@ class Soak:
             ),
             "attempts": sum(len(task["attempts"]) for task in tasks),
             "false_alarms": sum(
-                _code(attempt) in ALARMS and self.accepted[task["id"]].get("fault") not in _hanging()
+                _code(attempt) in ALARMS and not self._hangs_in(task["id"], attempt["n"])
                 for task in tasks
                 for attempt in task["attempts"]
             ),
@@ -285,6 +277,64 @@ class Soak:
             "recovery_after_service_kill": percentiles(self._after_service_kills(tasks)),
             "kills": {"workers": len(self.worker_kills), "services": len(self.service_kills)},
         }
+
+    def scorecard(self, figures: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the run says about dependability (R3.14).
+
+        A failure is an attempt that ended by one, asked for or not, or a kill of the service; the time between two is
+        the run's length over their number. Recovery of an attempt is until the next one starts, its pause included.
+        Health checks are judged by what each rehearsal was: a healthy attempt that was ended as hung is a false alarm,
+        a hung one that came to any other end is a missed one.
+        """
+        failed = [
+            (task, number)
+            for task in tasks
+            for number, attempt in enumerate(task["attempts"])
+            if attempt["outcome"] == "failed"
+        ]
+        recovered = [
+            moment(task["attempts"][number + 1]["started_at"]) - moment(task["attempts"][number]["ended_at"])
+            for task, number in failed
+            if number + 1 < len(task["attempts"])
+        ]
+        failures = len(failed) + len(self.service_kills)
+        hung, missed = self._hangs(tasks)
+        return {
+            "mean_time_between_failures_s": round(figures["seconds"] / failures, 2) if failures else None,
+            "failures": failures,
+            "recovery_after_a_failed_attempt": percentiles(recovered),
+            "recovery_after_worker_kill": figures["recovery_after_worker_kill"],
+            "recovery_after_service_kill": figures["recovery_after_service_kill"],
+            "health_checks": {
+                "hung_attempts": hung,
+                "missed": missed,
+                "false_alarms": figures["false_alarms"],
+                "misjudged_per_cent_of_attempts": round(
+                    100 * (figures["false_alarms"] + missed) / max(figures["attempts"], 1), 3
+                ),
+            },
+        }
+
+    def _hangs_in(self, task_id: str, attempt: int) -> bool:
+        """Whether the rehearsal means this attempt to hang."""
+        options = self.accepted[task_id]
+        return options.get("fault") in _hanging() and (options["times"] is None or attempt <= options["times"])
+
+    def _hangs(self, tasks: list[dict[str, Any]]) -> tuple[int, int]:
+        """Attempts that hung as rehearsed, and those among them that ended otherwise than as hung.
+
+        Attempts that a kill of this soak ended before their time are left out.
+        """
+        killed = {(task_id, attempt) for _, task_id, attempt in self.worker_kills}
+        ends = [
+            _code(attempt)
+            for task in tasks
+            for attempt in task["attempts"]
+            if self._hangs_in(task["id"], attempt["n"])
+            and attempt["outcome"] != "interrupted"
+            and (task["id"], attempt["n"]) not in killed
+        ]
+        return len(ends), sum(code not in ALARMS for code in ends)
 
     def _after_worker_kills(self, ended: dict[str, dict[str, Any]]) -> list[float]:
         """From a worker's SIGKILL to the start of its task's next attempt, the pause before a retry included."""
@@ -316,6 +366,16 @@ def _ran_twice(task: dict[str, Any], results: Path) -> bool:
     successes = sum(attempt["outcome"] == "succeeded" for attempt in task["attempts"])
     good = 1 if task["status"] == "SUCCEEDED" else 0
     return files != good or successes != good or any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+def health_metrics(stage: Stage) -> dict[str, float]:
+    """What the service itself has counted of its health checks since its last start."""
+    totals: dict[str, float] = {}
+    for line in stage.client.get("/metrics").text.splitlines():
+        name = line.partition("{")[0]
+        if name.startswith("greenroom_health_") and name.endswith("_total"):
+            totals[name] = totals.get(name, 0.0) + float(line.split()[-1])
+    return totals
 
 
 def short_speech(path: Path) -> Path:
@@ -352,6 +412,8 @@ def run(wanted: int, seed: int) -> dict[str, Any]:
         stage.until_ready()
         tasks = soak.until_all_ended()
         figures = {"seed": seed, "seconds": round(time.monotonic() - began, 1), **soak.report(tasks)}
+        figures["scorecard"] = soak.scorecard(figures, tasks)
+        figures["health_metrics"] = health_metrics(stage)
         after = stage.measure()
         family = stage.family()
         code = stage.stop()
