@@ -87,9 +87,10 @@ def on_one_service(folder: Path) -> dict[str, Any]:
         source, audio = one.upload(material.portrait()), one.upload(material.speech())
         short = one.upload(half_second(folder / "half.wav"))
         return {
-            "idle_cpu_percent": idle_cpu(one),
             "turnaround": turnaround(one, data, source, short),
             "pickup": pickup(one, data, source, short),
+            # By now the spare has loaded, which is no idling.
+            "idle_cpu_percent": idle_cpu(one),
             "worker_killed_to_rendering_s": recovery.worker_killed(one, source, audio),
             "cancel_to_end_ms": recovery.cancelled(one, source, audio),
             "cancel_to_end_of_a_deaf_render_ms": recovery.cancelled_and_deaf(one, source, audio),
