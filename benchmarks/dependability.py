@@ -42,7 +42,7 @@ end
 """
 
 
-def durable_posts(running: Running, source: str, audio: str, folder: Path) -> dict[str, Any]:
+def posts(running: Running, source: str, audio: str, folder: Path) -> dict[str, Any]:
     """Accepted tasks a second at 1, 16 and 64 connections, each committed before its answer."""
     wrk = shutil.which("wrk")
     if wrk is None:
@@ -94,12 +94,19 @@ def on_one_service(folder: Path) -> dict[str, Any]:
             "worker_killed_to_rendering_s": recovery.worker_killed(one, source, audio),
             "cancel_to_end_ms": recovery.cancelled(one, source, audio),
             "cancel_to_end_of_a_deaf_render_ms": recovery.cancelled_and_deaf(one, source, audio),
-            "durable_posts": durable_posts(one, source, audio, folder),
         }
+
+
+def durable_posts(folder: Path) -> dict[str, Any]:
+    """Accepted tasks a second on a service that does nothing else."""
+    more = {"GREENROOM_MAX_WAITING": "10000000", **REHEARSING}
+    with service(folder / "posts", "--slots", "1", port=free_port(), **more) as one:
+        return posts(one, one.upload(material.portrait()), one.upload(material.speech()), folder)
 
 
 PARTS: dict[str, Callable[[Path], Any]] = {
     "one_service": on_one_service,
+    "durable_posts": durable_posts,
     "service_killed_to_rendering_s": recovery.service_killed,
     "worker_stopped": recovery.worker_stopped,
     "service_stopped": recovery.service_stopped,
