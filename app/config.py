@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+from app.notify.schedule import SCHEDULE_S
+from app.notify.signing import key_of
 
 ENV_PREFIX = "GREENROOM_"
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
@@ -111,6 +114,20 @@ class Settings(BaseSettings):
     alarm_trend_window_s: Positive = 900.0
     alarm_trend_horizon_s: Positive = 1800.0
 
+    # -- webhooks
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Secrets that sign for callers who gave none, the newest first, separated by commas."
+    )
+    webhook_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode] = Field(
+        SCHEDULE_S, min_length=1, description="Delays between the tries to deliver a notice, separated by commas."
+    )
+    webhook_connect_timeout_s: Positive = 3.0
+    webhook_read_timeout_s: Positive = 10.0
+    webhook_total_timeout_s: Annotated[float, Field(gt=0, le=45)] = 15.0
+    webhook_concurrency: PositiveInt = 32
+    webhook_concurrency_per_endpoint: PositiveInt = 4
+    webhook_progress_s: Positive = Field(10.0, description="The least time between two notices of progress of a task.")
+
     # -- leases, health, retries (numbers from the origin)
     lease_s: Positive = 30.0
     health_interval_s: Positive = 5.0
@@ -144,6 +161,18 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("webhook_secrets", "webhook_schedule_s", mode="before")
+    @classmethod
+    def _split_list(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _usable_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            key_of(secret.get_secret_value())
+        return value
 
     @field_validator("media_roots", mode="before")
     @classmethod

@@ -26,6 +26,7 @@ import uvicorn
 import uvloop
 
 from app.api.app import create_app
+from app.api.notice import notice_body
 from app.api.ports import ApiDependencies, ApiSettings
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
@@ -41,6 +42,10 @@ from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
 from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
+from app.notify.address import TargetGuard
+from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
+from app.notify.sender import Sender, Timeouts
+from app.notify.signing import key_of, own_secret
 from app.render import registry
 from app.render.contract import Phase
 from app.retry.backoff import make_backoff
@@ -48,7 +53,7 @@ from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
 from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, InputRef
-from app.store.sql import open_store
+from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
@@ -72,6 +77,7 @@ SERVICE_FILE = "service.json"
 _SWITCH_S = 0.001
 """How long a thread that computes may keep the others waiting. The writer gives way at every statement, and with the
 interpreter's own 5 ms it got its turn too late to keep up with a loaded event loop."""
+WEBHOOK_SECRET_FILE = "webhook-secret"  # noqa: S105 - the file's name
 _JANITOR_S = 600.0
 _KEEP_ALIVE_S = 15
 _HTTP_GRACE_S = 5
@@ -127,6 +133,7 @@ class Service:
             cancel_grace_s=settings.cancel_grace_s,
             task_lost_s=settings.task_lost_s,
             attempts_dir=self._attempts_dir,
+            progress_notice_s=settings.webhook_progress_s,
         )
         budget = RetryBudget()
         self._settler = Settler(
@@ -172,6 +179,9 @@ class Service:
         )
         self.metrics.watch_health(self.watch)
         self.metrics.watch_statistics(self.statistics)
+        self.deliverer = _deliverer(
+            self.store, settings, owner=self.node.id, data_dir=self.data_dir, observer=self.metrics
+        )
         live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_slots([plan.name for plan in plans])
@@ -202,6 +212,7 @@ class Service:
                 render_metrics=self.metrics.render,
                 observe_request=self.metrics.observe_request,
                 disk=self.disk,
+                check_target=TargetGuard(allow_private=settings.allow_private_addresses).check,
                 statistics=self.statistics,
                 health=self.watch,
             )
@@ -269,6 +280,7 @@ class Service:
                 await self.sandbox.start()
             self.janitor.sweep_start()
             await asyncio.to_thread(self.dispatcher.start)
+            await self.deliverer.start()
             self.janitor.start()
             self.watch.start()
             # What is there now stays: the collector need not walk over it again, request after request.
@@ -281,6 +293,7 @@ class Service:
             log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
             await asyncio.to_thread(self.watch.stop)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
+            await self.deliverer.stop()
             self.app.state.waiters.close()
             server.should_exit = True
             await http
@@ -307,6 +320,29 @@ def _offered(settings: Settings, absent: Mapping[str, str]) -> list[str]:
     others = ["wav2lip", *([REHEARSAL] if settings.rehearsals else [])]
     tier = settings.tier_renderer
     return [tier, *(name for name in others if name != tier and name not in absent)]
+
+
+def _deliverer(
+    store: SqlStore, settings: Settings, *, owner: str, data_dir: Path, observer: DeliveryObserver
+) -> Deliverer:
+    given = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    return Deliverer(
+        store.outbox,
+        Sender(
+            allow_private=settings.allow_private_addresses,
+            timeouts=Timeouts(
+                settings.webhook_connect_timeout_s, settings.webhook_read_timeout_s, settings.webhook_total_timeout_s
+            ),
+            connections=settings.webhook_concurrency,
+        ),
+        owner=owner,
+        keys=[key_of(secret) for secret in given or [own_secret(data_dir / WEBHOOK_SECRET_FILE)]],
+        render=notice_body,
+        settings=DeliverySettings(
+            settings.webhook_concurrency, settings.webhook_concurrency_per_endpoint, settings.webhook_schedule_s
+        ),
+        observer=observer,
+    )
 
 
 def _phase_limits(settings: Settings) -> dict[str, float]:

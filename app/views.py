@@ -14,6 +14,7 @@ from app.health.rules import Look, SlotLook
 from app.render import registry
 from app.render.contract import Phase
 from app.retry.budget import RetryBudget
+from app.store.deliveries import OutboxStats
 from app.store.interface import StoreUnavailable
 from app.store.records import QueueStats
 from app.store.sql import SqlStore
@@ -64,6 +65,9 @@ class LiveView:
 
     def disk_free_bytes(self) -> int | None:
         return self._disk.free()
+
+    def outbox(self) -> OutboxStats:
+        return self._store.outbox.stats()
 
     def queue(self) -> QueueStats:
         return self._store.queue()

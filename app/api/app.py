@@ -15,7 +15,7 @@ from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
-from app.api.routes import generate, observing, operations, output, queue, tasks, uploads
+from app.api.routes import deliveries, generate, observing, operations, output, queue, tasks, uploads
 from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
@@ -44,6 +44,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         generate.router(deps, waiters, holding),
         tasks.router(deps, waiters, holding),
         output.router(deps),
+        deliveries.router(deps),
         uploads.router(deps),
         queue.router(deps, holding),
         observing.router(deps),

@@ -7,9 +7,11 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from app.notify.signing import BadSecret, key_of
+from app.tasks.notices import DEFAULT_NOTICES, NOTICES
 from app.tasks.rank import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN
 from app.tasks.status import Status
 
@@ -61,12 +63,37 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class CallbackRequest(_Body):
-    """Where to send webhooks. Comes later: for now it is checked and refused."""
+def _known_notice(value: str) -> str:
+    if value not in NOTICES:
+        raise PydanticCustomError("unknown_event", "There is no such event; there are {known}", {"known": _NOTICES})
+    return value
 
-    url: Annotated[str, Field(min_length=1, max_length=2048)]
-    events: Annotated[list[str], Field(max_length=32)] = []
-    secret: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+
+def _usable_secret(value: str) -> str:
+    try:
+        key_of(value)
+    except BadSecret as error:
+        raise PydanticCustomError("secret", str(error).rstrip(".")) from None
+    return value
+
+
+_NOTICES = ", ".join(NOTICES)
+
+
+class CallbackRequest(_Body):
+    """Where to send webhooks: Standard Webhooks, see docs/webhooks.md."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2048, description="https://... or http://...")]
+    events: list[Annotated[str, AfterValidator(_known_notice)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description=f"Any of {_NOTICES}. Left out or empty: {', '.join(DEFAULT_NOTICES)}.",
+    )
+    secret: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_usable_secret)] | None = Field(
+        None,
+        description="What to sign with: `whsec_` and base64, or any text, whose bytes are the key. Left out: the "
+        "service's own. It is never shown again.",
+    )
 
 
 class GenerateRequest(_Body):
@@ -95,7 +122,7 @@ class GenerateRequest(_Body):
         None, description="Fail if not finished this many seconds after the submission (after `not_before` if later)."
     )
     cache: bool | None = Field(None, description="Serve a cached result. Comes later: must not be true.")
-    callback: CallbackRequest | None = Field(None, description="Webhook. Comes later: must be left out.")
+    callback: CallbackRequest | None = Field(None, description="Where to send webhooks as the task goes on.")
     metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
     request_id: Annotated[str, Field(pattern=_KEY_PATTERN)] | None = Field(
         None, description="Idempotency key, for callers that cannot set the `Idempotency-Key` header."

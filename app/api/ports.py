@@ -6,7 +6,7 @@ No port gives access to a process: the API reads what the pool publishes about i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from app.health.alarms import Alarms
 from app.health.resources import Resources
 from app.intake.resolve import Intake
+from app.notify.address import TargetGuard
 from app.store.interface import Store
 from app.telemetry.statistics import Statistics
 
@@ -195,6 +196,8 @@ class ApiDependencies:
     """The metrics page and its content type."""
     observe_request: RequestObserver = field(default=_unobserved)
     disk: DiskSpace = field(default_factory=_Boundless)
+    check_target: Callable[[str], Awaitable[None]] = TargetGuard(allow_private=False).check
+    """Raises `CodedError` for an address that webhooks are not sent to."""
     statistics: Statistics = field(default_factory=Statistics)
     health: HealthView = field(default_factory=_Unwatched)
     clock: Callable[[], float] = time.time

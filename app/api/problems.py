@@ -38,6 +38,8 @@ class ProblemCode(StrEnum):
     OUTPUT_EXPIRED = "OUTPUT_EXPIRED"
     OUTPUT_GONE = "OUTPUT_GONE"
     UPLOAD_NOT_FOUND = "UPLOAD_NOT_FOUND"
+    DELIVERY_NOT_FOUND = "DELIVERY_NOT_FOUND"
+    DELIVERY_NOT_REPLAYABLE = "DELIVERY_NOT_REPLAYABLE"
     PRECONDITION_FAILED = "PRECONDITION_FAILED"
     RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE"
     QUEUE_FULL = "QUEUE_FULL"
@@ -102,6 +104,12 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.OUTPUT_GONE: ProblemRow(410, "The result was removed", "Its file is not there any more: submit it again."),
     _P.UPLOAD_NOT_FOUND: ProblemRow(
         404, "There is no such upload", "Uploads are kept for a limited time: send it again."
+    ),
+    _P.DELIVERY_NOT_FOUND: ProblemRow(
+        404, "There is no such delivery", "GET /tasks/{id}/deliveries lists those of the task."
+    ),
+    _P.DELIVERY_NOT_REPLAYABLE: ProblemRow(
+        409, "The delivery is not sent again", "A notice of progress is worthless later: GET the task instead."
     ),
     _P.PRECONDITION_FAILED: ProblemRow(412, "The precondition does not hold", "The entity tag is another one."),
     _P.RANGE_NOT_SATISFIABLE: ProblemRow(416, "The range lies outside the file", "Content-Range tells the length."),

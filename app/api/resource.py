@@ -109,6 +109,8 @@ class TaskLinks(BaseModel):
     """Of a FAILED task: POST here to try it again, as a new task."""
     retries: str | None
     """Of a FAILED task: the tasks that try it again. An address and no list, since what has ended never changes."""
+    deliveries: str | None
+    """Of a task with a callback: its notices, and what became of them."""
 
 
 class TaskResource(BaseModel):
@@ -178,6 +180,7 @@ def task_resource(
             cancel=None if terminal else f"{path}/cancel",
             retry=f"{path}/retry" if task.status is Status.FAILED else None,
             retries=f"/tasks?retry_of={task.id}" if task.status is Status.FAILED else None,
+            deliveries=f"{path}/deliveries" if task.callback is not None else None,
         ),
         retry_of=task.retry_of,
         created_at=rfc3339(task.created_at),

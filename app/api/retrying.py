@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from starlette.requests import Request
 
@@ -60,6 +61,7 @@ def same_order(failed: TaskRecord, *, now: float, client: str, trace_id: str) ->
         client=client,
         trace_id=trace_id,
         retry_of=failed.id,
+        callback=None if failed.callback is None else replace(failed.callback, closed=False),
     )
 
 

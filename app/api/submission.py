@@ -20,7 +20,9 @@ from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.failpoints import hit
 from app.intake.resolve import Received
-from app.store.records import Created, IdempotencyKey, NewTask
+from app.retry.taxonomy import CodedError
+from app.store.records import Callback, Created, IdempotencyKey, NewTask
+from app.tasks.notices import DEFAULT_NOTICES
 
 INPUT_FIELDS = ("source", "audio")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -66,6 +68,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         if replayed is not None:
             return Created(replayed, replayed=True)
     require_room(deps)
+    callback = await checked_callback(body, deps)
     source, audio = await deps.intake.resolve(
         submission.input("source"), submission.input("audio"), source_kinds=deps.renderers.sources(renderer)
     )
@@ -87,6 +90,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         metadata=body.metadata,
         client=client,
         trace_id=request.scope["state"]["trace_id"],
+        callback=callback,
     )
     created = await admit(task, remembered, deps)
     hit("created")
@@ -163,7 +167,6 @@ def refuse_unavailable(body: GenerateRequest) -> None:
         "fallback": body.fallback in {"equal", "any"} and "Leave it out or say `none`: there is one renderer per task.",
         "after": bool(body.after) and "Submit the task when the others have finished.",
         "cache": body.cache is True and "Leave it out or say false: every task is rendered.",
-        "callback": body.callback is not None and "Wait with GET /tasks/{id}?wait=60 instead.",
     }
     for name in INPUT_FIELDS:
         uri = getattr(body, name)
@@ -202,6 +205,23 @@ def checked_options(body: GenerateRequest, deps: ApiDependencies) -> tuple[str, 
     except ValidationError as error:
         errors = error.errors(include_input=False, include_url=False)
         raise invalid_request(field_errors(errors, prefix=("options",))) from None
+
+
+async def checked_callback(body: GenerateRequest, deps: ApiDependencies) -> Callback | None:
+    """Where the notices go. Raises REQUEST_INVALID for an address that none are sent to."""
+    if body.callback is None:
+        return None
+    url = body.callback.url
+    try:
+        await deps.check_target(url)
+    except CodedError as error:
+        failure = error.failure
+        reason = str(failure.detail.get("reason", "url"))
+        raise invalid_request(
+            [FieldError("callback.url", ProblemCode.REQUEST_INVALID, reason, failure.message, failure.hint)]
+        ) from None
+    events = tuple(dict.fromkeys(body.callback.events)) or DEFAULT_NOTICES
+    return Callback(url, events, body.callback.secret)
 
 
 def idempotency_key(request: Request) -> str | None:

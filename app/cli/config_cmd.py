@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from app.cli.errors import shown
 from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_from
@@ -16,6 +17,8 @@ from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_fr
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, SecretStr):
+        return str(value)  # asterisks
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -48,7 +48,7 @@ class Fetcher:
         """The content at `url` as a blob, and a file name for it. Raises `CodedError` with a `reason`."""
         try:
             async with asyncio.timeout(self._limits.total_s):
-                return await self._follow(_parse(url), max_bytes)
+                return await self._follow(parse_url(url), max_bytes)
         except TimeoutError:
             raise _timeout(
                 f"The whole transfer took longer than {self._limits.total_s:g} s.", "total_timeout"
@@ -145,7 +145,7 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _parse(raw: str) -> httpx.URL:
+def parse_url(raw: str) -> httpx.URL:
     try:
         url = httpx.URL(raw)
         port = url.port
@@ -164,7 +164,7 @@ def _parse(raw: str) -> httpx.URL:
 
 def _redirected(url: httpx.URL, headers: Mapping[str, str]) -> httpx.URL:
     try:
-        return _parse(str(url.join(headers["location"])))
+        return parse_url(str(url.join(headers["location"])))
     except KeyError:
         raise refuse(
             FailureCode.UPSTREAM_REJECTED, "The server redirects to nowhere.", "Check the address.", reason="redirect"

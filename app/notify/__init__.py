@@ -1,0 +1,1 @@
+"""Webhooks: notices leave the outbox here, and nowhere else."""

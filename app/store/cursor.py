@@ -23,3 +23,20 @@ def decode_cursor(cursor: str) -> tuple[float, str]:
         case [float(created_at), str(task_id)] if math.isfinite(created_at):
             return created_at, task_id
     raise ValueError("This cursor is not one of ours.")
+
+
+def encode_number(number: int) -> str:
+    """The cursor that continues below this number."""
+    return base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+
+
+def decode_number(cursor: str) -> int:
+    """The number of a cursor. Raises ValueError for one that is not ours."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        text = ""
+    if not text.isdigit() or len(text) > 18:
+        raise ValueError("This cursor is not one of ours.")
+    return int(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.health.monitor import ACCUSATIONS, CLOCKS, VERDICTS
+from app.store.deliveries import OutboxStats, Verdict
 from app.store.endings import attempt_ending, task_ending
 from app.store.interface import StoreUnavailable
 from app.store.records import EventRecord, QueueStats
@@ -45,6 +46,9 @@ class StateSource(Protocol):
     def queue(self) -> QueueStats:
         """The queue now."""
 
+    def outbox(self) -> OutboxStats:
+        """How many notices wait, and how many were given up."""
+
     def slot_states(self) -> Mapping[str, int]:
         """How many slots are in each state; every possible state is a key."""
 
@@ -66,12 +70,15 @@ class _StateCollector(Collector):
             yield GaugeMetricFamily("greenroom_disk_free_bytes", "Free bytes below the data directory.", value=free)
         # A database that does not answer must not take the metrics of everything else away.
         try:
-            queue = self._source.queue()
+            stored = self._source.queue(), self._source.outbox()
         except StoreUnavailable:
-            queue = None
-        yield GaugeMetricFamily("greenroom_store_up", "1 while the database answers.", value=float(queue is not None))
-        if queue is not None:
+            stored = None
+        yield GaugeMetricFamily("greenroom_store_up", "1 while the database answers.", value=float(stored is not None))
+        if stored is not None:
+            queue, outbox = stored
             yield from self._queue_metrics(queue)
+            yield GaugeMetricFamily("greenroom_webhook_pending", "Notices still to be delivered.", value=outbox.pending)
+            yield GaugeMetricFamily("greenroom_webhook_dead", "Notices that were given up.", value=outbox.dead)
 
     def _queue_metrics(self, queue: QueueStats) -> Iterable[Metric]:
         tasks = GaugeMetricFamily("greenroom_tasks", "Tasks in the store by status.", labels=["status"])
@@ -196,6 +203,21 @@ class Metrics:
             ["slot", "code"],
             registry=self.registry,
         )
+        self._notices = Counter(
+            "greenroom_webhook_deliveries_total",
+            "Tries to deliver a notice, by what they led to.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._notice_seconds = Histogram(
+            "greenroom_webhook_duration_seconds",
+            "Time of one try to deliver a notice.",
+            ["outcome"],
+            buckets=_HTTP_BUCKETS,
+            registry=self.registry,
+        )
+        for outcome in get_args(Verdict):
+            self._notices.labels(outcome)
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             self._finished.labels(status.value)
 
@@ -255,6 +277,11 @@ class Metrics:
             for phase, spent in stages.items():
                 self._phases.labels(tier, phase).observe(spent)
             self._frames.labels(tier).inc(frames)
+
+    def notice_tried(self, outcome: str, seconds: float) -> None:
+        """One try to deliver a notice is over."""
+        self._notices.labels(outcome).inc()
+        self._notice_seconds.labels(outcome).observe(seconds)
 
     def worker_restarted(self, slot: str, reason: str) -> None:  # noqa: ARG002 - the reason stands in the log
         """One slot process was replaced."""

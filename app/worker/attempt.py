@@ -24,6 +24,7 @@ from app.failpoints import hit
 from app.health.clocks import Limits, Look
 from app.health.monitor import HealthObserver, Monitor
 from app.health.oom import rose
+from app.render.contract import Phase
 from app.render.vanished import Presence
 from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, name_exit
 from app.retry.taxonomy import CodedError, Failure, FailureCode
@@ -54,6 +55,8 @@ class AttemptSettings:
     cancel_grace_s: float
     task_lost_s: float
     attempts_dir: Path
+    progress_notice_s: float = 10.0
+    """The least time between two notices of progress."""
 
 
 class AttemptObserver(HealthObserver, Protocol):
@@ -191,6 +194,12 @@ class Attempt:
         self._record.seen()
         if task.cancel_requested_at is not None:
             self.order_end(Failure(FailureCode.CANCELLED))
+        look = self.look()
+        if look.phase == Phase.RENDER:
+            # Other phases count other things: only frames grow from one notice to the next.
+            self._store.outbox.progress(
+                self.claim, look.done, look.total, look.phase, at_least_s=self._settings.progress_notice_s
+            )
 
     def _refused(self, error: StaleClaim) -> None:
         """The claim is not current. Another attempt may be: then this one ends now. A record may also be gone."""

@@ -30,4 +30,4 @@ def test_every_field_of_a_task_is_shown() -> None:
 
 def test_every_address_is_there(shared: Api) -> None:
     for path in shared.client.get("/openapi.json").json()["paths"]:
-        assert path.replace("task_id", "id").replace("upload_id", "id") in TEXT
+        assert path.replace("{task_id}", "{id}").replace("{upload_id}", "{id}") in TEXT

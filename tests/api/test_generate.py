@@ -173,7 +173,6 @@ class TestFields:
     @pytest.mark.parametrize(
         "change",
         [
-            {"callback": {"url": "https://example.com/hook", "events": ["task.succeeded"], "secret": "whsec"}},
             {"after": ["task_1"]},
             {"source": "task:task_1"},
             {"audio": "TASK:task_1"},

@@ -11,7 +11,10 @@ from tests.api.kit import Api, multipart, problem
 ROUTES = [
     ("GET", "/tasks"), ("GET", "/tasks/none"), ("POST", "/tasks/none/cancel"), ("POST", "/tasks/none/retry"),
     ("GET", "/tasks/none/output"), ("POST", "/generate"), ("POST", "/uploads"), ("GET", "/uploads/none"),
+    ("GET", "/tasks/none/deliveries"), ("POST", "/tasks/none/deliveries/replay"),
+    ("POST", "/tasks/none/deliveries/one/replay"), ("GET", "/deliveries"),
     ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"), ("GET", "/stats"),
+    ("GET", "/alarms"), ("GET", "/resources"),
 ]  # fmt: skip
 FREE = ["/health/live", "/health/ready", "/metrics"]
 
@@ -28,7 +31,10 @@ def test_an_unknown_query_parameter_is_named(shared: Api, method: str, path: str
 def test_the_routes_above_are_all_that_there_are(shared: Api) -> None:
     paths = shared.client.get("/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, item in paths.items() for method in item}
-    named = {(m, p.replace("/tasks/none", "/tasks/{task_id}").replace("s/none", "s/{upload_id}")) for m, p in ROUTES}
+    ids = {"/tasks/none": "/tasks/{task_id}", "/uploads/none": "/uploads/{upload_id}", "/one/": "/{delivery_id}/"}
+    named = set(ROUTES)
+    for written, template in ids.items():
+        named = {(method, path.replace(written, template)) for method, path in named}
     assert found == named | {("GET", path) for path in FREE}
     for path, item in paths.items():
         assert all(("422" in operation["responses"]) != (path in FREE) for operation in item.values()), path

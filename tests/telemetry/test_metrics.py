@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.store.deliveries import OutboxStats
 from app.store.interface import Store
 from app.store.records import QueueStats
 from app.store.sql import open_store
@@ -28,6 +29,9 @@ class State:
 
     def queue(self) -> QueueStats:
         return QueueStats({}, 0, 0, None, False)
+
+    def outbox(self) -> OutboxStats:
+        return OutboxStats(pending=2, dead=1)
 
     def slot_states(self) -> Mapping[str, int]:
         return {"idle": 1}

@@ -1,0 +1,163 @@
+"""What became of the notices of a task, and sending them again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.answering import json_response, not_found, problems
+from app.api.errors import invalid_request
+from app.api.ports import ApiDependencies
+from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.resource import rfc3339
+from app.store.cursor import decode_number, encode_number
+from app.store.deliveries import Delivery, DeliveryState, event_of
+from app.tasks.notices import PROGRESS
+
+MAX_ID = 128
+
+
+class TryResource(BaseModel):
+    """One try. `status` is the endpoint's HTTP answer; where that says too little, `error` and `message` say more."""
+
+    at: str
+    seconds: float
+    status: int | None
+    error: str | None
+    message: str | None
+
+
+class DeliveryResource(BaseModel):
+    """One notice. `id` is its `webhook-id`; `event_id` and `at` are those of the event that it tells."""
+
+    id: str
+    event_id: int
+    task_id: str
+    type: str
+    at: str
+    state: DeliveryState
+    next_try_at: str | None
+    """Null where it is being sent just now, waits for an earlier notice of its task, or is over."""
+    ended_at: str | None
+    tries: list[TryResource]
+
+
+class TaskDeliveries(BaseModel):
+    """The notices of one task, oldest first."""
+
+    deliveries: list[DeliveryResource]
+
+
+class DeliveryLinks(BaseModel):
+    """Where to go on; null on the last page."""
+
+    next: str | None
+
+
+class DeliveryPage(BaseModel):
+    """Notices of all tasks, newest first."""
+
+    deliveries: list[DeliveryResource]
+    links: DeliveryLinks
+
+
+class Replayed(BaseModel):
+    """The notices that are sent again, by their ids."""
+
+    replayed: list[str]
+
+
+class DeliveryQuery(BaseModel):
+    """The query of `GET /deliveries`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: DeliveryState = Field("dead", description="Left out: those that were given up.")
+    cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+def router(deps: ApiDependencies) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["webhooks"])
+    outbox = deps.store.outbox
+
+    async def known(task_id: str) -> str:
+        if len(task_id) > MAX_ID or await deps.store.aget(task_id) is None:
+            raise not_found(task_id)
+        return task_id
+
+    @routes.get(
+        "/tasks/{task_id}/deliveries", response_model=TaskDeliveries,
+        summary="The notices of a task, with every try to deliver them", responses=problems(404),
+    )  # fmt: skip
+    async def of_task(task_id: str) -> Response:
+        found = await outbox.adeliveries(await known(task_id))
+        return json_response(TaskDeliveries(deliveries=[delivery_resource(one) for one in found]))
+
+    @routes.post(
+        "/tasks/{task_id}/deliveries/replay", status_code=202, response_model=Replayed,
+        summary="Send all notices of a task again", responses=problems(404),
+        description="With their ids, in their order, with all tries anew; those of progress are left out.",
+    )  # fmt: skip
+    async def replay_all(task_id: str) -> Response:
+        replayed = await outbox.areplay(await known(task_id))
+        return json_response(Replayed(replayed=[f"{task_id}_{event_id}" for event_id in replayed]), 202)
+
+    @routes.post(
+        "/tasks/{task_id}/deliveries/{delivery_id}/replay", status_code=202, response_model=Replayed,
+        summary="Send one notice again", responses=problems(404, 409),
+    )  # fmt: skip
+    async def replay_one(task_id: str, delivery_id: str) -> Response:
+        event_id = event_of(delivery_id, await known(task_id))
+        found = [one for one in await outbox.adeliveries(task_id) if one.event_id == event_id]
+        if not found:
+            raise ProblemError(ProblemCode.DELIVERY_NOT_FOUND, f"The task has no delivery {delivery_id[:128]!r}.")
+        if found[0].type == PROGRESS:
+            raise ProblemError(ProblemCode.DELIVERY_NOT_REPLAYABLE)
+        await outbox.areplay(task_id, event_id)
+        return json_response(Replayed(replayed=[delivery_id]), 202)
+
+    @routes.get(
+        "/deliveries", response_model=DeliveryPage, summary="Notices in one state, by default those that were given up",
+        responses=problems(422),
+    )  # fmt: skip
+    async def in_state(query: Annotated[DeliveryQuery, Query()]) -> Response:
+        try:
+            before = None if query.cursor is None else decode_number(query.cursor)
+        except ValueError:
+            text = "The cursor is not one of `links.next`."
+            raise invalid_request([FieldError("cursor", ProblemCode.REQUEST_INVALID, "cursor", text)]) from None
+        found = await outbox.alist(query.state, before=before, limit=query.limit + 1)
+        page = found[: query.limit]
+        more = None
+        if len(found) > query.limit:
+            pairs = {"state": query.state, "limit": query.limit, "cursor": encode_number(page[-1].event_id)}
+            more = f"/deliveries?{urlencode(pairs)}"
+        shown = [delivery_resource(one) for one in page]
+        return json_response(DeliveryPage(deliveries=shown, links=DeliveryLinks(next=more)))
+
+    return routes
+
+
+def delivery_resource(delivery: Delivery) -> DeliveryResource:
+    """A delivery as a resource."""
+    return DeliveryResource(
+        id=delivery.id,
+        event_id=delivery.event_id,
+        task_id=delivery.task_id,
+        type=delivery.type,
+        at=rfc3339(delivery.at),
+        state=delivery.state,
+        next_try_at=None if delivery.next_at is None else rfc3339(delivery.next_at),
+        ended_at=None if delivery.ended_at is None else rfc3339(delivery.ended_at),
+        tries=[
+            TryResource(
+                at=rfc3339(t.at), seconds=round(t.seconds, 3), status=t.status, error=t.error, message=t.message
+            )
+            for t in delivery.tries
+        ],
+    )
