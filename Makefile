@@ -17,7 +17,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
+.PHONY: eval bench-render bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -65,6 +65,12 @@ bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (
 
 bench-monitoring: $(STAMP)  ## measure what the health checks cost a render (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.monitoring $(ARGS)
+
+bench-render: $(STAMP)  ## measure the renderer and the share of each stage (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.render $(ARGS)
+
+eval: $(STAMP)  ## measure the picture's quality and write docs/quality.md (ten minutes; not part of the tests)
+	$(BIN)/python -m evaluation.picture $(ARGS)
 
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from coarticulation import LETTERS
 from corpus import Take, held_out_takes, recorded_takes
-from evaluation import report, seal_report
 from scores import FloatArray, SealScore, score_seals
 from voices import PAUSE
 
 from app.speech.articulation import SpeechAnalyser
 from app.speech.channels import CLOSURE, HOP, JAW, SPEECH
+from evaluation import report, seal_report
 
 RATE = 16_000
 _NOISE_DB = 20.0

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from augment import Augmenter
 from coarticulation import LETTERS
 from corpus import Take, held_out_takes, recorded_takes, training_takes, tuning_takes
-from evaluation import analysed, report, set_threshold
 from voices import PAUSE
 
 from app.speech.channels import CLOSURE, HOP, LABIODENTAL, REST
 from app.speech.network import FEATURES, SETTLED, WEIGHTS, ArticulationNetwork
+from evaluation import analysed, report, set_threshold
 
 log = logging.getLogger("train")
 
