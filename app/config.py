@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from app.notify.schedule import SCHEDULE_S
 from app.notify.signing import key_of
+from app.tiers.settings import TierSettings, line_of
 
 ENV_PREFIX = "GREENROOM_"
 CONFIG_VARIABLE = "GREENROOM_CONFIG"
@@ -62,7 +63,8 @@ class Settings(BaseSettings):
         None,
         description="Loaded processes that stand by for a killed one: by default one on the CPU, if memory allows.",
     )
-    tier_renderer: str = Field("warp", description="The renderer that the slots load.")
+    tier_renderer: str = Field("warp", description="The renderer of the one tier there is where `tiers` names none.")
+    tiers: tuple[TierSettings, ...] = Field((), description="`[[tiers]]`: see docs/tiers.md.")
     wav2lip_checkpoint: Path | None = Field(
         None, description="Weights for the renderer `wav2lip`; without them it is not offered."
     )
@@ -218,6 +220,15 @@ def _from_environment() -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in Settings.model_fields}
 
 
+def _place(where: tuple[int | str, ...], origins: Mapping[str, str], path: Path | None) -> str:
+    """Where the setting at `where` was set; of a tier in a file, with the line."""
+    origin = origins.get(str(where[0]), "unknown")
+    if path is None or origin != str(path) or where[0] != "tiers" or len(where) < 2 or not isinstance(where[1], int):
+        return origin
+    line = line_of(path.read_text(encoding="utf-8"), where[1], str(where[2]) if len(where) > 2 else None)
+    return origin if line is None else f"{origin}, line {line}"
+
+
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> LoadedSettings:
     """Read all sources. `flags` that are None count as not given. Raises `ConfigError`."""
     path = _config_file(config, os.environ)
@@ -235,7 +246,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         settings = Settings.model_validate(values)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, item['loc']))} (from {origins.get(str(item['loc'][0]), 'unknown')}): {item['msg']}"
+            f"{'.'.join(map(str, item['loc']))} (from {_place(item['loc'], origins, path)}): {item['msg']}"
             for item in error.errors()
         ]
         raise ConfigError("The configuration cannot be used: " + "; ".join(lines)) from error

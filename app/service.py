@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from app.notify.address import TargetGuard
 from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
 from app.notify.sender import Sender, Timeouts
 from app.notify.signing import key_of, own_secret
-from app.render import registry
+from app.reload import TierControl
 from app.render.contract import Phase
 from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
@@ -57,20 +57,23 @@ from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
-from app.views import Catalogue, LiveView, Readiness, Surroundings
+from app.tiers.lineup import LineupError, lineup
+from app.tiers.tiers import DEVICES, Tiers
+from app.views import LiveView, Readiness, Surroundings, TierDesk
 from app.worker.attempt import Attempt, AttemptSettings
-from app.worker.devices import NoCudaDevice, plan_slots, plan_spares
+from app.worker.board import TierBoard
+from app.worker.devices import NoCudaDevice, plan_light, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
+from app.worker.launch import Served
 from app.worker.node import Node
 from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
 from app.worker.settle import Settler
-from app.worker.slots import Slot
+from app.worker.slots import Slot, SlotPlan
 from app.worker.strays import end_marked
 
 log = structlog.get_logger(__name__)
 
-REHEARSAL = "rehearsal"
 ATTEMPTS = "attempts"
 DATABASE = "greenroom.db"
 SERVICE_FILE = "service.json"
@@ -87,19 +90,16 @@ _HTTP_GRACE_S = 5
 class Service:
     """One service process: everything built, nothing started."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises OSError, `StoreUnavailable`, `NoCudaDevice` when the service cannot run like this."""
-        if settings.tier_renderer not in registry.BUILT_IN:
-            known = ", ".join(sorted(registry.BUILT_IN))
-            raise ConfigError(f"tier_renderer is {settings.tier_renderer!r}; there are: {known}.")
-        known_to_renderers = settings.renderer_settings()
-        absent = {name: why for name in registry.BUILT_IN if (why := registry.why_absent(name, known_to_renderers))}
-        if settings.tier_renderer in absent:
-            raise ConfigError(f"tier_renderer is {settings.tier_renderer!r}, but {absent[settings.tier_renderer]}.")
+    def __init__(self, settings: Settings, reread: Callable[[], Settings]) -> None:
+        """`reread` reads the configuration anew, for its tiers.
+
+        Raises `ConfigError`, OSError, `StoreUnavailable`, `NoCudaDevice` when the service cannot run like this."""
         self.settings = settings
+        self._reread = reread
         self.data_dir = settings.data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        plans = plan_slots(settings.device, settings.slots, settings.threads_per_slot)
+        self._device_plans = plan_slots(settings.device, settings.slots, settings.threads_per_slot)
+        tiers = self._lineup(settings)
         self.node = Node(self.data_dir)
         self.metrics = Metrics()
         self.store = open_store(self.data_dir / DATABASE)
@@ -107,26 +107,20 @@ class Service:
         self.blobs = BlobStore(self.data_dir / "blobs")
         self._attempts_dir = self.data_dir / ATTEMPTS / self.node.id
         self._attempts_dir.mkdir(parents=True, exist_ok=True)
-        tier = settings.tier_renderer
+        plans, serves = self._plan(tiers)
         self.pool = LocalPool(
             plans,
-            renderer=tier,
-            renderer_settings={
-                **known_to_renderers,
-                "cache_dir": str(self.data_dir / "cache"),
-                "cache_bytes": str(settings.template_cache_bytes),
-            },
+            serves=serves,
             run_dir=self.data_dir / "run",
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=relay_worker_line,
             observer=self.metrics,
-            spares=plan_spares(plans, settings.spares),
+            spares=plan_spares(self._device_plans, settings.spares),
             log_level=settings.log_level,
         )
+        self.board = TierBoard(tiers, self.pool, self.store, node=self.node.id, observer=self.metrics)
         self._attempt_settings = AttemptSettings(
-            tier=tier,
-            renderer=tier,
             lease_s=settings.lease_s,
             health_interval_s=settings.health_interval_s,
             limits=Limits(settings.health_strikes, _phase_limits(settings)),
@@ -139,7 +133,7 @@ class Service:
         self._settler = Settler(
             self.store,
             data_dir=self.data_dir,
-            tier=tier,
+            board=self.board,
             max_retries=settings.max_retries,
             backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
             backoff_cap_s=settings.backoff_cap_s,
@@ -152,7 +146,8 @@ class Service:
         self.dispatcher = Dispatcher(
             self.store,
             self.pool,
-            ClaimTerms(self.node.id, settings.lease_s, tier),
+            self.board,
+            ClaimTerms(self.node.id, settings.lease_s),
             self._make_attempt,
             self._discard,
         )
@@ -182,8 +177,12 @@ class Service:
         self.deliverer = _deliverer(
             self.store, settings, owner=self.node.id, data_dir=self.data_dir, observer=self.metrics
         )
+        self.tier_control = TierControl(
+            read=self._read_tiers, board=self.board, pool=self.pool, plan=self._plan, store=self.store
+        )
         live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
         self.metrics.watch(live)
+        self.metrics.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
         self.metrics.expect_slots([plan.name for plan in plans])
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
@@ -196,11 +195,10 @@ class Service:
                 store=self.store,
                 intake=self.intake,
                 pool=live,
-                renderers=Catalogue(_offered(settings, absent), absent),
+                tiers=TierDesk(self.board, self.tier_control),
                 readiness=Readiness(self.store, self.pool, self.dispatcher, self.disk),
                 settings=ApiSettings(
                     data_dir=self.data_dir,
-                    default_renderer=tier,
                     max_upload_bytes=settings.max_input_bytes,
                     max_waiting=settings.max_waiting,
                     max_deferred=settings.max_deferred if settings.saturation == "accept" else 0,
@@ -224,6 +222,7 @@ class Service:
             slot,
             pool=self.pool,
             store=self.store,
+            board=self.board,
             settler=self._settler,
             observer=self.metrics,
             locate=self._locate,
@@ -231,6 +230,37 @@ class Service:
             count_oom_kills=self._oom.read,
             on_done=on_done,
         )
+
+    def _lineup(self, settings: Settings) -> Tiers:
+        has_cuda = any(plan.device.startswith("cuda") for plan in self._device_plans)
+        try:
+            return lineup(
+                settings.tiers,
+                default_renderer=settings.tier_renderer,
+                rehearsals=settings.rehearsals,
+                has_cuda=has_cuda,
+                common=settings.renderer_settings(),
+            )
+        except LineupError as error:
+            raise ConfigError(str(error)) from None
+
+    def _read_tiers(self) -> Tiers:
+        return self._lineup(self._reread())
+
+    def _plan(self, tiers: Tiers) -> tuple[list[SlotPlan], dict[str, list[Served]]]:
+        """The slots for these tiers, and what each group of them serves. Tiers that are absent get none."""
+        there = [tier for tier in tiers.enabled if not tiers.absence(tier)]
+        common = self.settings.renderer_settings() | {
+            "cache_dir": str(self.data_dir / "cache"),
+            "cache_bytes": str(self.settings.template_cache_bytes),
+        }
+        serves: dict[str, list[Served]] = {}
+        for tier in there:
+            serves.setdefault(tier.group, []).append(
+                Served(tier.name, tier.settings.renderer, common | tier.settings.own)
+            )
+        plans = [*(self._device_plans if DEVICES in serves else []), *plan_light(there)]
+        return plans, serves
 
     def _locate(self, reference: InputRef) -> Path:
         return self.blobs.path(reference.sha256)
@@ -279,6 +309,8 @@ class Service:
                 log.warning("media_helper_started_again", reason=str(error))
                 await self.sandbox.start()
             self.janitor.sweep_start()
+            await self.tier_control.start()
+            loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
             await asyncio.to_thread(self.dispatcher.start)
             await self.deliverer.start()
             self.janitor.start()
@@ -301,6 +333,15 @@ class Service:
             await self.sandbox.close()
             await asyncio.to_thread(self.janitor.stop)
 
+    def _reload_on_signal(self) -> None:
+        self._reloading = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.tier_control.reload()
+        except (ConfigError, StoreUnavailable) as error:
+            log.warning("tiers_not_reloaded", reason=str(error))
+
     def close(self) -> None:
         """Close what `__init__` opened."""
         self.store.close()
@@ -313,13 +354,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _offered(settings: Settings, absent: Mapping[str, str]) -> list[str]:
-    """The renderers that requests may name, the slots' own first."""
-    others = ["wav2lip", *([REHEARSAL] if settings.rehearsals else [])]
-    tier = settings.tier_renderer
-    return [tier, *(name for name in others if name != tier and name not in absent)]
 
 
 def _deliverer(
@@ -422,11 +456,11 @@ def _cannot_start(error: Exception) -> int:
     return 1
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Callable[[], Settings]) -> int:
     """Serve until told to stop. Returns the process's exit code: 0 after an orderly stop, 1 if it cannot start."""
     configure_logging(settings.log_format, settings.log_level)
     try:
-        service = Service(settings)
+        service = Service(settings, reread)
     except (ConfigError, NoCudaDevice, OSError, SchemaTooNew, StoreUnavailable) as error:
         return _cannot_start(error)
     sys.setswitchinterval(_SWITCH_S)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from app.api.ports import LiveProgress, SlotView
+from app.api.ports import LiveProgress, ReloadRefused, SlotView
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import Janitor
+from app.config import ConfigError
 from app.health.resources import Resources
 from app.health.rules import Look, SlotLook
-from app.render import registry
+from app.reload import TierControl
 from app.render.contract import Phase
+from app.retry.breaker import BreakerState
 from app.retry.budget import RetryBudget
 from app.store.deliveries import OutboxStats
 from app.store.interface import StoreUnavailable
 from app.store.records import QueueStats
 from app.store.sql import SqlStore
 from app.telemetry.statistics import Statistics, Window
+from app.tiers.tiers import Tiers
 from app.worker.attempt import Attempt
+from app.worker.board import TierBoard
 from app.worker.dispatcher import Dispatcher
 from app.worker.pool import LocalPool
 from app.worker.slots import Slot, SlotState
@@ -77,25 +82,31 @@ class LiveView:
         return {state.value: states.count(state) for state in SlotState}
 
 
-class Catalogue:
-    """The renderers that requests may name here."""
+class TierDesk:
+    """The tiers for the API."""
 
-    def __init__(self, names: Sequence[str], absent: Mapping[str, str]) -> None:
-        """`absent`: renderers that requests may not name, and why."""
-        self._names = list(names)
-        self._absent = dict(absent)
+    def __init__(self, board: TierBoard, control: TierControl) -> None:
+        self._board = board
+        self._control = control
 
-    def names(self) -> list[str]:
-        return self._names
+    @property
+    def tiers(self) -> Tiers:
+        return self._board.tiers
 
-    def why_absent(self, name: str) -> str:
-        return self._absent.get(name, "")
+    def hold(self, route: Sequence[str]) -> tuple[str, float | None] | None:
+        return self._board.hold(route)
 
-    def sources(self, name: str) -> frozenset[str]:
-        return frozenset(registry.capabilities(name).sources)
+    def resources(self) -> list[dict[str, Any]]:
+        return [asdict(view) for view in self._board.views()]
 
-    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        return registry.validate_options(name, options)
+    def set_breaker(self, tier: str, *, is_open: bool) -> bool:
+        return self._board.force(tier, BreakerState.OPEN if is_open else BreakerState.CLOSED)
+
+    async def reload(self) -> None:
+        try:
+            await self._control.reload()
+        except ConfigError as error:
+            raise ReloadRefused(str(error)) from error
 
 
 class Readiness:

@@ -15,7 +15,7 @@ from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
-from app.api.routes import deliveries, generate, observing, operations, output, queue, tasks, uploads
+from app.api.routes import deliveries, generate, observing, operations, output, queue, tasks, tiers, uploads
 from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
@@ -48,6 +48,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         uploads.router(deps),
         queue.router(deps, holding),
         observing.router(deps),
+        tiers.router(deps),
     ):
         app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
     app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.

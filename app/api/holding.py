@@ -35,6 +35,7 @@ class Holding:
         return Holds(
             draining=self._deps.pool.draining(),
             paused=self._paused,
+            of_route=self._deps.tiers.hold,
             no_ready_slot=not any(slot.state in READY_STATES for slot in slots),
         )
 

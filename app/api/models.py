@@ -102,10 +102,12 @@ class GenerateRequest(_Body):
     source: Uri | None = Field(None, description="The face: `upload:<id>`, `https://...`, `http://...`, `file:///...`.")
     audio: Uri | None = Field(None, description="The speech: as `source`. A video with sound will do.")
     renderer: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        None, description="Name of a renderer; left out, the service chooses."
+        None, description="Name of a tier or renderer; left out, the service chooses."
     )
     fallback: Literal["none", "equal", "any"] | None = Field(
-        None, description="What may serve the task if the renderer cannot. For now only `none` can be asked for."
+        None,
+        description="What may serve the task if its first tier cannot: `none`, `equal` (no degraded tier), `any`. By "
+        "default `any`, and `none` where `renderer` is named.",
     )
     options: JsonObject = Field(default_factory=dict, description="Options of the renderer, checked by its own model.")
     priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = Field(

@@ -6,7 +6,7 @@ No port gives access to a process: the API reads what the pool publishes about i
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from app.intake.resolve import Intake
 from app.notify.address import TargetGuard
 from app.store.interface import Store
 from app.telemetry.statistics import Statistics
+from app.tiers.tiers import Tiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +75,28 @@ class DiskSpace(Protocol):
         """Whether less than the watermark is free."""
 
 
-class RendererCatalogue(Protocol):
-    """The renderers that requests may name, without importing one."""
+class TierDesk(Protocol):
+    """The tiers: what they take, how they stand, and the switches on them. All but `reload` read memory only."""
 
-    def names(self) -> list[str]:
-        """Names of all renderers."""
+    @property
+    def tiers(self) -> Tiers:
+        """Those in force."""
 
-    def why_absent(self, name: str) -> str:
-        """Why a renderer that exists is not among the names; empty for any other name."""
+    def hold(self, route: Sequence[str]) -> tuple[str, float | None] | None:
+        """Why no tier of a route can take a task, and until when (epoch seconds); None if one can or is merely busy."""
 
-    def sources(self, name: str) -> frozenset[str]:
-        """The kinds of source that the renderer takes: `image`, `video`."""
+    def resources(self) -> list[dict[str, Any]]:
+        """Every tier, JSON-ready."""
 
-    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        """`options` completed with defaults. Raises `pydantic.ValidationError`."""
+    def set_breaker(self, tier: str, *, is_open: bool) -> bool:
+        """Open a breaker by hand and for good, or close it. False for an unknown tier. Blocks: it is durable."""
+
+    async def reload(self) -> None:
+        """Read the configuration anew and put its tiers in force. Raises `ReloadRefused`."""
+
+
+class ReloadRefused(Exception):
+    """The configuration cannot be used; the message says what is wrong with it. The tiers stay as they were."""
 
 
 class HealthView(Protocol):
@@ -125,8 +134,6 @@ class ApiSettings:
 
     data_dir: Path
     """Paths of artifacts are relative to this."""
-    default_renderer: str = "warp"
-    """Validates `options` where a request names no renderer."""
     max_upload_bytes: int = 2 * 1024**3
     """Limit of one uploaded file or multipart part."""
     max_json_bytes: int = 1024 * 1024
@@ -189,7 +196,7 @@ class ApiDependencies:
     store: Store
     intake: Intake
     pool: LivePool
-    renderers: RendererCatalogue
+    tiers: TierDesk
     readiness: Readiness
     settings: ApiSettings
     render_metrics: Callable[[], tuple[bytes, str]] = _no_metrics

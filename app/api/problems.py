@@ -47,6 +47,8 @@ class ProblemCode(StrEnum):
     DISK_LOW = "DISK_LOW"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     CLIENT_DISCONNECTED = "CLIENT_DISCONNECTED"
+    TIER_NOT_FOUND = "TIER_NOT_FOUND"
+    CONFIGURATION_INVALID = "CONFIGURATION_INVALID"
     NOT_FOUND = "NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     HTTP_ERROR = "HTTP_ERROR"
@@ -127,6 +129,10 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
         503, "The database cannot be used now", "Nothing was written; send it again after Retry-After seconds.", True
     ),
     _P.CLIENT_DISCONNECTED: ProblemRow(400, "The request ended before it was complete", "Send it again.", True),
+    _P.TIER_NOT_FOUND: ProblemRow(404, "There is no such tier", "GET /tiers lists them."),
+    _P.CONFIGURATION_INVALID: ProblemRow(
+        409, "The configuration cannot be used", "Correct it and reload again: the tiers stay as they were."
+    ),
     _P.NOT_FOUND: ProblemRow(404, "There is nothing at this address", "See /docs for the addresses of this service."),
     _P.METHOD_NOT_ALLOWED: ProblemRow(405, "The method is not allowed here", "`Allow` names the methods."),
     _P.HTTP_ERROR: ProblemRow(400, "The request cannot be served", "See /docs."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,8 @@ class Holds:
     paused: bool = False
     no_ready_slot: bool = False
     """Every slot is starting, down or quarantined."""
+    of_route: Callable[[Sequence[str]], tuple[str, float | None] | None] = lambda _route: None
+    """Why no tier of a route can take a task, and until when; None if one can or is merely busy."""
 
     @property
     def reason(self) -> str:
@@ -84,6 +87,10 @@ class AttemptResource(BaseModel):
     error: AttemptError | None
     backoff_ms: int | None
     postmortem: dict[str, Any] | None
+    why: dict[str, Any] | None
+    """Why it ran on this tier: `reason`, and how each tier stood (`considered`)."""
+    followed_by: str | None
+    """What was decided when it had failed."""
 
 
 class OutputResource(BaseModel):
@@ -123,9 +130,10 @@ class TaskResource(BaseModel):
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
     wait_reason: str | None
-    """`scheduled`, `retry_backoff`, `draining`, `paused`, `no_ready_slot`, `slot`, `review`, `cancelling`."""
+    """`scheduled`, `retry_backoff`, `draining`, `paused`, `no_ready_slot`, `no_tier` (none that is configured now may
+    serve it), `breaker_open` (of every tier that may), `slot`, `review`, `cancelling`."""
     wait_until: str | None
-    """When `scheduled` and `retry_backoff` end."""
+    """When `scheduled`, `retry_backoff` and `breaker_open` end."""
     wait_cause: str | None
     """With `retry_backoff`: the code of the failure."""
     attempts: list[AttemptResource] | None
@@ -202,7 +210,11 @@ def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
         return Wait("scheduled", task.not_before)
     if task.status is Status.RETRY_WAIT and task.retry_at is not None and task.retry_at > now:
         return Wait("retry_backoff", task.retry_at, task.retry_reason)
-    return Wait(holds.reason) if task.status in CLAIMABLE else Wait()
+    if task.status not in CLAIMABLE:
+        return Wait()
+    if holds.reason == "slot" and (held := holds.of_route(task.route)) is not None:
+        return Wait(*held)
+    return Wait(holds.reason)
 
 
 def retry_after(task: TaskRecord, *, now: float, live: LiveProgress | None = None) -> int | None:
@@ -253,6 +265,8 @@ def _attempt(attempt: AttemptRecord) -> AttemptResource:
         error=AttemptError(**_error(error), detail=error.get("detail") or {}) if error else None,
         backoff_ms=attempt.backoff_ms,
         postmortem=attempt.postmortem,
+        why=attempt.why,
+        followed_by=attempt.followed_by,
     )
 
 

@@ -12,9 +12,10 @@ from app.api.answering import not_found
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.api.submission import idempotency_key
+from app.api.submission import idempotency_key, route_of
 from app.store.records import Created, IdempotencyKey, NewTask, TaskRecord
 from app.tasks.status import Status
+from app.tiers.tiers import UnknownTier, Work
 
 
 async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Created:
@@ -32,17 +33,19 @@ async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Create
         raise not_found(task_id)
     if failed.status is not Status.FAILED:
         raise ProblemError(ProblemCode.TASK_NOT_FAILED, f"The task is {failed.status}.", state=failed.status.value)
-    if failed.renderer is not None and failed.renderer not in deps.renderers.names():
+    try:
+        route = route_of(_work(failed), deps)
+    except UnknownTier:
         text = f"There is no renderer {failed.renderer!r} any more."
-        raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text)])
+        raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text)]) from None
     require_room(deps)
     _keep_inputs(failed, deps)
     trace_id = request.scope["state"]["trace_id"]
-    again = same_order(failed, now=deps.clock(), client=client, trace_id=trace_id)
+    again = same_order(failed, route, now=deps.clock(), client=client, trace_id=trace_id)
     return await admit(again, remembered, deps)
 
 
-def same_order(failed: TaskRecord, *, now: float, client: str, trace_id: str) -> NewTask:
+def same_order(failed: TaskRecord, route: tuple[str, ...], *, now: float, client: str, trace_id: str) -> NewTask:
     """The order of `failed` as if it came now: the same but for `not_before`; deadlines keep their distance."""
 
     def moved(at: float | None) -> float | None:
@@ -53,6 +56,7 @@ def same_order(failed: TaskRecord, *, now: float, client: str, trace_id: str) ->
         audio=failed.audio,
         renderer=failed.renderer,
         fallback=failed.fallback,
+        route=route,
         options=failed.options,
         priority=failed.priority,
         start_deadline_at=moved(failed.start_deadline_at),
@@ -63,6 +67,10 @@ def same_order(failed: TaskRecord, *, now: float, client: str, trace_id: str) ->
         retry_of=failed.id,
         callback=None if failed.callback is None else replace(failed.callback, closed=False),
     )
+
+
+def _work(task: TaskRecord) -> Work:
+    return Work(task.renderer, task.fallback, task.options, task.source.media, task.audio.media)
 
 
 def _keep_inputs(failed: TaskRecord, deps: ApiDependencies) -> None:

@@ -23,6 +23,7 @@ from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError
 from app.store.records import Callback, Created, IdempotencyKey, NewTask
 from app.tasks.notices import DEFAULT_NOTICES
+from app.tiers.tiers import NoTier, UnknownTier, Work
 
 INPUT_FIELDS = ("source", "audio")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -59,7 +60,8 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
     submission = await read_submission(request, deps)
     body = submission.body
     refuse_unavailable(body)
-    renderer, options = checked_options(body, deps)
+    fallback = body.fallback or default_fallback(body.renderer)
+    check_options(body, fallback, deps)
     key = agreed_key(key, body.request_id)
     remembered = None
     if key is not None:
@@ -69,9 +71,13 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
             return Created(replayed, replayed=True)
     require_room(deps)
     callback = await checked_callback(body, deps)
+    kinds = deps.tiers.tiers.sources(body.renderer, fallback)
     source, audio = await deps.intake.resolve(
-        submission.input("source"), submission.input("audio"), source_kinds=deps.renderers.sources(renderer)
+        submission.input("source"),
+        submission.input("audio"),
+        source_kinds=kinds,
     )
+    work = Work(body.renderer, fallback, body.options, source.media, audio.media)
     now = deps.clock()
     not_before = body.not_before.timestamp() if body.not_before else None
     # Deadlines of a scheduled task count from the moment it may start: else it could be late before it can begin.
@@ -81,8 +87,9 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         source=source,
         audio=audio,
         renderer=body.renderer,
-        fallback=body.fallback or "any",
-        options=options,
+        fallback=fallback,
+        route=route_of(work, deps),
+        options=body.options,
         priority=body.priority,
         not_before=not_before,
         start_deadline_at=None if body.start_deadline_s is None else base + body.start_deadline_s,
@@ -164,7 +171,6 @@ def _validated(fields: dict[str, Any], files: dict[str, Received], deps: ApiDepe
 def refuse_unavailable(body: GenerateRequest) -> None:
     """Raise FEATURE_NOT_AVAILABLE for every field whose feature this version does not have. Nothing is ignored."""
     asked = {
-        "fallback": body.fallback in {"equal", "any"} and "Leave it out or say `none`: there is one renderer per task.",
         "after": bool(body.after) and "Submit the task when the others have finished.",
         "cache": body.cache is True and "Leave it out or say false: every task is rendered.",
     }
@@ -191,17 +197,23 @@ def refuse_unavailable(body: GenerateRequest) -> None:
         )
 
 
-def checked_options(body: GenerateRequest, deps: ApiDependencies) -> tuple[str, dict[str, Any]]:
-    """The renderer that will check and, unless told otherwise, render; and the options with its defaults."""
-    names = deps.renderers.names()
-    renderer = body.renderer if body.renderer is not None else deps.settings.default_renderer
-    if renderer not in names:
-        hint = f"There are: {', '.join(names)}."
-        why = deps.renderers.why_absent(renderer)
-        text = f"There is no renderer {renderer!r}" + (f" here: {why}." if why else ".")
-        raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text, hint)])
+def default_fallback(renderer: str | None) -> str:
+    """What may serve a task that does not say: whoever names a renderer means that one."""
+    return "any" if renderer is None else "none"
+
+
+def check_options(body: GenerateRequest, fallback: str, deps: ApiDependencies) -> None:
+    """Raise REQUEST_INVALID unless the renderer is there and one of the admitted tiers takes the options."""
+    tiers = deps.tiers.tiers
     try:
-        return renderer, deps.renderers.validate_options(renderer, body.options)
+        tiers.check_options(body.renderer, fallback, body.options)
+    except UnknownTier:
+        hint = f"There are: {', '.join(tiers.names())}."
+        why = tiers.why_absent(body.renderer or "")
+        text = f"There is no renderer {body.renderer!r}" + (f" here: {why}." if why else ".")
+        raise invalid_request(
+            [FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text, hint)]
+        ) from None
     except ValidationError as error:
         errors = error.errors(include_input=False, include_url=False)
         raise invalid_request(field_errors(errors, prefix=("options",))) from None
@@ -222,6 +234,17 @@ async def checked_callback(body: GenerateRequest, deps: ApiDependencies) -> Call
         ) from None
     events = tuple(dict.fromkeys(body.callback.events)) or DEFAULT_NOTICES
     return Callback(url, events, body.callback.secret)
+
+
+def route_of(work: Work, deps: ApiDependencies) -> tuple[str, ...]:
+    """The tiers that may serve the task. Raises REQUEST_INVALID with each tier's reason if none may."""
+    try:
+        return deps.tiers.tiers.route(work)
+    except NoTier as error:
+        hint = "Change the request, or allow other tiers with `fallback`."
+        texts = [f"{name} cannot serve it: {reason}." for name, reason in error.reasons.items()]
+        code = ProblemCode.REQUEST_INVALID
+        raise invalid_request([FieldError("renderer", code, "no_tier", text, hint) for text in texts]) from None
 
 
 def idempotency_key(request: Request) -> str | None:

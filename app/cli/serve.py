@@ -40,4 +40,4 @@ def serve(
             typer.echo(f"warning: the variable {name} names no setting and has no effect", err=True)
         from app.service import run
 
-        raise typer.Exit(run(loaded.settings))
+        raise typer.Exit(run(loaded.settings, lambda: settings_from(flags, more, config).settings))

@@ -24,7 +24,7 @@ CLOCKS = (HEARTBEAT, PROGRESS)
 _ACCUSED = {FailureCode.WORKER_UNRESPONSIVE: HEARTBEAT, FailureCode.WORKER_STALLED: PROGRESS}
 ACCUSATIONS = tuple(_ACCUSED)
 """Verdicts that a clock can refute."""
-VERDICTS = (*ACCUSATIONS, FailureCode.DEADLINE_EXCEEDED)
+VERDICTS = (*ACCUSATIONS, FailureCode.DEADLINE_EXCEEDED, FailureCode.RENDER_TIMEOUT)
 """All that a monitor can find."""
 
 
@@ -61,11 +61,13 @@ class Monitor:
         limits: Limits,
         interval_s: float,
         deadline: float | None,
+        at_deadline: FailureCode = FailureCode.DEADLINE_EXCEEDED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`look` reads the clocks; `renew` renews the lease and may raise; `verdict` takes one failure, once.
 
-        `name` is the slot's. `deadline` is on `clock`, in seconds; None means none.
+        `name` is the slot's. `deadline` is on `clock`, in seconds; None means none. `at_deadline` names its
+        passing.
         """
         self._slot = name
         self._look = look
@@ -75,6 +77,7 @@ class Monitor:
         self._limits = limits
         self._interval_s = interval_s
         self._deadline = deadline
+        self._at_deadline = at_deadline
         self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"monitor-{name}", daemon=True)
@@ -100,7 +103,7 @@ class Monitor:
         while not self._stop.wait(self._pause()):
             now = self._clock()
             if self._deadline is not None and now >= self._deadline:
-                self._say(Failure(FailureCode.DEADLINE_EXCEEDED))
+                self._say(Failure(self._at_deadline))
                 return
             if now < next_check:
                 continue

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Phase(StrEnum):
@@ -79,14 +79,31 @@ class RenderResult:
     """JSON-ready observations, e.g. `{"frames_without_face": 3, "analysis_cached": true}`."""
 
 
+class NoSettings(BaseModel):
+    """Of a renderer that has no settings of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a renderer can take. Read in the service process, before any slot is involved."""
+    """What a renderer can take. Read in the service process, before any slot is involved.
+
+    The modules of both models must not import torch.
+    """
 
     sources: frozenset[Literal["image", "video"]]
     options: type[BaseModel]
-    """Pydantic model of the options (extra fields forbidden). Its module must not import torch."""
-    needs_cuda: bool = False
+    """Pydantic model of a task's options (extra fields forbidden)."""
+    settings: type[BaseModel] = NoSettings
+    """Pydantic model of the renderer's own settings in its tier (extra fields forbidden)."""
+    light: bool = False
+    """It only waits for another program or server: its slots need no device and import no torch."""
+    canary: bool = True
+    """A process shows with a small real render that it can work, before it takes a task. Not where that would be a call
+    to another server, which its breaker watches."""
+    lip_sync: bool = True
+    """Its lips follow the speech."""
 
 
 class Renderer(ABC):
@@ -94,8 +111,8 @@ class Renderer(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
-        """`settings` are the renderer's own, from the configuration (for `warp`: `cache_dir`, `cache_bytes`)."""
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        """`settings` are the own ones of its tier, and what the service gives all (`cache_dir`, `cache_bytes`)."""
         self.settings = dict(settings)
 
     @abstractmethod

@@ -58,13 +58,13 @@ def capabilities(name: str) -> Capabilities:
     return cast(Capabilities, _resolve(_entry(name).capabilities))
 
 
-def why_absent(name: str, settings: Mapping[str, str]) -> str:
+def why_absent(name: str, settings: Mapping[str, Any]) -> str:
     """Why renderer `name` cannot be offered with these settings; empty if it can. Raises `UnknownRenderer`."""
     target = _entry(name).absence
     return str(_resolve(target)(settings)) if target else ""
 
 
-def create(name: str, settings: Mapping[str, str] | None = None) -> Renderer:
+def create(name: str, settings: Mapping[str, Any] | None = None) -> Renderer:
     """A new renderer object, not yet loaded, with its own settings. Imports its framework. Raises `UnknownRenderer`."""
     return cast(Renderer, _resolve(_entry(name).factory)(settings or {}))
 

@@ -14,7 +14,7 @@ from app.retry.taxonomy import Failure, FailureCode
 class Decision:
     """`end` of the attempt as the store knows it; `backoff_s` counts for a retry; `reason` is for the log."""
 
-    end: Literal["retry", "fail", "requeue", "cancel"]
+    end: Literal["retry", "failover", "fail", "requeue", "cancel"]
     backoff_s: float
     reason: str
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,13 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.announce import announce
 from app.store.creation import as_error, cancelled
 from app.store.interface import StaleClaim
-from app.store.records import Artifact, AttemptEnd, Claim, TaskRecord
+from app.store.records import Artifact, AttemptEnd, Claim, Offer, TaskRecord
 from app.store.rows import TASK, task_record
 from app.store.schema import attempts, settings, tasks
 from app.store.transaction import Transaction
 from app.store.transitions import close_attempt, finish, load, wait
 from app.tasks.replay import EVENT_OF
+from app.tasks.route import join
 from app.tasks.status import CLAIMABLE, Status, check_transition
 
 PROMOTE_LIMIT = 500
@@ -40,7 +42,7 @@ _PROMOTE = (
     .values(ready_at=tasks.c.due_at, due_at=None)
 )
 _BEST = (
-    select(tasks.c.id)
+    select(tasks.c.rank, tasks.c.id)
     .where(
         tasks.c.ready_at.is_not(None),
         or_(tasks.c.give_up_at.is_(None), tasks.c.give_up_at > _now),
@@ -48,11 +50,11 @@ _BEST = (
     )
     .order_by(tasks.c.rank, tasks.c.id)
     .limit(1)
-    .scalar_subquery()
 )
+_BEST_OF_ROUTE = _BEST.where(tasks.c.route == bindparam("route"))
 _CLAIM = (
     update(tasks)
-    .where(tasks.c.id == _BEST, tasks.c.status.in_([status.value for status in CLAIMABLE]))
+    .where(tasks.c.id == bindparam("wanted"), tasks.c.status.in_([status.value for status in CLAIMABLE]))
     .values(
         status=Status.RUNNING.value,
         attempt=tasks.c.attempt + 1,
@@ -80,12 +82,24 @@ _HELD = (
 _RENEW = update(tasks).where(*_HELD).values(lease_expires_at=bindparam("until")).returning(*TASK)
 
 
-def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
+def claim(
+    tx: Transaction,
+    owner: str,
+    lease_s: float,
+    slot: str,
+    device: str,
+    *,
+    tier: str = "",
+    offers: Mapping[tuple[str, ...], Offer] | None = None,
+) -> Claim | None:
     """Take the best-ranked ready task. See `Store.claim`."""
     tx.connection.execute(_PROMOTE, {"now": tx.now})
+    wanted = _best(tx, None if offers is None else list(offers))
+    if wanted is None:
+        return None
     until = tx.now + lease_s
     row = tx.connection.execute(
-        _CLAIM, {"now": tx.now, "holder": owner, "until": until, "started": tx.now, "event": tx.next_event_id}
+        _CLAIM, {"wanted": wanted, "holder": owner, "until": until, "started": tx.now, "event": tx.next_event_id}
     ).one_or_none()
     if row is None:
         return None
@@ -95,14 +109,28 @@ def claim(tx: Transaction, owner: str, lease_s: float, tier: str, slot: str, dev
     check_transition(before, Status.RUNNING)
     tx.count(before, -1)
     tx.count(Status.RUNNING, +1)
-    where = {"tier": task.renderer or tier, "slot": slot, "device": device, "owner": owner}
+    offer = Offer(tier) if offers is None else offers[task.route]
+    where = {"tier": offer.tier, "slot": slot, "device": device, "owner": owner}
     tx.emit(task.id, EVENT_OF[Status.RUNNING], Status.RUNNING, task.attempt, where)
     tx.connection.execute(
         _INSERT_ATTEMPT,
-        {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}} | where,
+        {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}, "why": offer.why}
+        | where,
     )
     announce(tx, task, EVENT_OF[Status.RUNNING])
-    return Claim(task, task.attempt, owner, until, _earlier_failures(tx, task) if task.attempt > 1 else ())
+    earlier = _earlier_failures(tx, task) if task.attempt > 1 else ()
+    return Claim(task, task.attempt, owner, until, offer.tier, earlier)
+
+
+def _best(tx: Transaction, routes: Sequence[tuple[str, ...]] | None) -> str | None:
+    """The id of the best-ranked ready task of these routes, or of any."""
+    if routes is None:
+        row = tx.connection.execute(_BEST, {"now": tx.now}).one_or_none()
+        return None if row is None else str(row.id)
+    found = (
+        tx.connection.execute(_BEST_OF_ROUTE, {"now": tx.now, "route": join(route)}).one_or_none() for route in routes
+    )
+    return min(((row.rank, str(row.id)) for row in found if row is not None), default=(0.0, None))[1]
 
 
 def renew(tx: Transaction, held: Claim, lease_s: float) -> TaskRecord:
@@ -152,10 +180,12 @@ def end_attempt(
     retry_at: float | None,
     backoff_ms: int | None,
     postmortem: dict[str, Any] | None,
+    route: tuple[str, ...] | None = None,
+    followed_by: str | None = None,
 ) -> TaskRecord:
     """Close the attempt without a result. See `Store.end_attempt`."""
     task = held_task(tx, held)
-    if task.cancel_requested_at is not None and end in ("retry", "requeue"):
+    if task.cancel_requested_at is not None and end in ("retry", "failover", "requeue"):
         end = "cancel"
     ended = close_attempt(
         tx,
@@ -164,10 +194,14 @@ def end_attempt(
         error=error,
         backoff_ms=backoff_ms if end == "retry" else None,
         postmortem=postmortem,
+        followed_by=followed_by,
     )
+    to = task.route if route is None else route
     match end:
         case "retry":
-            return _retry(tx, task, error, tx.now if retry_at is None else retry_at, backoff_ms, ended)
+            return _retry(tx, task, error, tx.now if retry_at is None else retry_at, backoff_ms, to, ended)
+        case "failover":
+            return _failover(tx, task, error, to, ended)
         case "requeue":
             return _requeue(tx, task, "interrupted", ended, until=retry_at)
         case "fail":
@@ -210,6 +244,7 @@ def _retry(
     error: dict[str, Any] | None,
     at: float,
     backoff_ms: int | None,
+    route: tuple[str, ...],
     ended: dict[str, Any],
 ) -> TaskRecord:
     retries = task.retries + 1
@@ -222,6 +257,27 @@ def _retry(
         retries=retries,
         retry_at=at,
         retry_reason=None if error is None else error.get("code"),
+        route=join(route),
+    )
+
+
+def _failover(
+    tx: Transaction,
+    task: TaskRecord,
+    error: dict[str, Any] | None,
+    route: tuple[str, ...],
+    ended: dict[str, Any],
+) -> TaskRecord:
+    """On to the next tier: at once, and no retry is charged."""
+    return wait(
+        tx,
+        task,
+        Status.RETRY_WAIT,
+        {"retry_at": tx.now, "retries": task.retries, "error": error, "failover_to": list(route)} | ended,
+        until=None,
+        retry_at=tx.now,
+        retry_reason=None if error is None else error.get("code"),
+        route=join(route),
     )
 
 
@@ -253,6 +309,7 @@ def _stale(held: Claim) -> StaleClaim:
 
 _OUTCOME: dict[AttemptEnd, str] = {
     "retry": "failed",
+    "failover": "failed",
     "fail": "failed",
     "requeue": "interrupted",
     "cancel": "cancelled",

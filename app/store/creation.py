@@ -176,6 +176,7 @@ def _first_record(new: NewTask, now: float, event_id: int) -> TaskRecord:
         audio=new.audio,
         renderer=new.renderer,
         fallback=new.fallback,
+        route=new.route,
         options=new.options,
         metadata=new.metadata,
         client=new.client,

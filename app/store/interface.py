@@ -7,7 +7,7 @@ and raises `StaleClaim` when that attempt is no longer the task's current one, l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.store.records import (
@@ -20,8 +20,10 @@ from app.store.records import (
     EventRecord,
     IdempotencyKey,
     NewTask,
+    Offer,
     Page,
     QueueStats,
+    ReadyRoute,
     TaskEnding,
     TaskFilter,
     TaskRecord,
@@ -171,13 +173,37 @@ class Store(Protocol):
         """
 
     # -- the dispatcher and the attempts (threads) ---------------------------------------------------------------
-    def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
-        """Take the best-ranked runnable task in one statement: RUNNING, attempt + 1, lease, attempt row, event.
+    def claim(
+        self,
+        owner: str,
+        *,
+        lease_s: float,
+        slot: str,
+        device: str,
+        tier: str = "",
+        offers: Mapping[tuple[str, ...], Offer] | None = None,
+    ) -> Claim | None:
+        """Take the best-ranked runnable task in one transaction: RUNNING, attempt + 1, lease, attempt row, event.
 
-        `tier` is written for a task that names no renderer, for another one that name. Skips tasks that are not due
-        and those past their deadline (`expire_waiting` ends them). None when there is nothing to run or the queue is
-        paused.
+        With `offers` only tasks of these routes, each on the tier that is offered for its route; without them any
+        task, on `tier`. Skips tasks that are not due and those past their deadline (`expire_waiting` ends them). None
+        when there is nothing to run or the queue is paused.
         """
+
+    def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
+        """The routes of all tasks that could be claimed now, each with how many there are, counted to `count_to`.
+
+        Costs a look-up per route, however many tasks wait.
+        """
+
+    async def areroute(self, route: tuple[str, ...], task_ids: Sequence[str]) -> None:
+        """Give those of the tasks that still wait another route. No event: their status stays."""
+
+    def keep(self, name: str, value: Any) -> None:
+        """Remember a JSON value by name (state that must survive a restart); None forgets it."""
+
+    def kept(self, name: str) -> Any:
+        """What `keep` remembered, or None."""
 
     def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:
         """Push the lease further and return the task as it is (the cancel flag!). Raises `StaleClaim`."""
@@ -207,12 +233,16 @@ class Store(Protocol):
         retry_at: float | None = None,
         backoff_ms: int | None = None,
         postmortem: dict[str, Any] | None = None,
+        route: tuple[str, ...] | None = None,
+        followed_by: str | None = None,
     ) -> TaskRecord:
-        """Close the attempt without a result: to RETRY_WAIT (charged), FAILED, QUEUED (free) or CANCELLED.
+        """Close the attempt without a result: to RETRY_WAIT, FAILED, QUEUED (free) or CANCELLED.
 
-        `retry_at` is when it may run again (now if None); the task keeps its rank. Where the task's cancel flag is
-        set, `retry` and `requeue` become `cancel`. `error` is a failure as `{code, message, hint, detail}`: it goes to
-        the attempt, and with `fail` to the task. Raises `StaleClaim`.
+        `retry` is charged, `failover` (to another tier) is not. `retry_at` is when it may run again (now if None),
+        `route` the tiers that may serve it then (as before if None); the task keeps its rank. `followed_by` says in
+        words what was decided. Where the task's cancel flag is set, `retry`, `failover` and `requeue` become `cancel`.
+        `error` is a failure as `{code, message, hint, detail}`: it goes to the attempt, and with `fail` to the task.
+        Raises `StaleClaim`.
         """
 
     def expire_waiting(self, now: float | None = None) -> list[TaskRecord]:

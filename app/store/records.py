@@ -50,6 +50,8 @@ class NewTask:
     audio: InputRef
     renderer: str | None = None
     fallback: str = "any"
+    route: tuple[str, ...] = ()
+    """The tiers that may serve it, best first."""
     options: dict[str, Any] = field(default_factory=dict)
     priority: int = 5
     not_before: float | None = None
@@ -105,6 +107,10 @@ class AttemptRecord:
     postmortem: dict[str, Any] | None = None
     stages: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    why: dict[str, Any] | None = None
+    """Why it ran on this tier: `{reason, considered}`."""
+    followed_by: str | None = None
+    """What was decided after it failed, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class TaskRecord:
     audio: InputRef
     renderer: str | None
     fallback: str
+    route: tuple[str, ...]
+    """The tiers that may serve it in this round, best first: those that failed in it are gone."""
     options: dict[str, Any]
     metadata: dict[str, Any]
     client: str
@@ -168,6 +176,22 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a node would run the next task of one route on, and why."""
+
+    tier: str
+    why: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRoute:
+    """A route with tasks that are ready; `tasks` is counted up to a limit."""
+
+    route: tuple[str, ...]
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """The right to run one attempt of one task. Every write of the attempt carries it."""
 
@@ -175,6 +199,8 @@ class Claim:
     attempt: int
     owner: str
     lease_expires_at: float
+    tier: str = ""
+    """The tier that the attempt runs on."""
     earlier: tuple[str, ...] = ()
     """The failure codes of the task's attempts before this one, in their order."""
 
@@ -266,4 +292,4 @@ class UploadRecord:
 
 
 CancelOutcome = Literal["cancelled", "requested", "already_terminal", "unknown"]
-AttemptEnd = Literal["retry", "fail", "requeue", "cancel"]
+AttemptEnd = Literal["retry", "failover", "fail", "requeue", "cancel"]

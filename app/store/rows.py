@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from app.store.records import Artifact, AttemptRecord, Callback, EventRecord, InputRef, TaskRecord, UploadRecord
 from app.store.schema import attempts, events, tasks, uploads
+from app.tasks.route import join, split
 from app.tasks.status import Status
 
 _TASK_FIELDS = tuple(field.name for field in fields(TaskRecord) if field.name != "attempts")
@@ -49,6 +50,7 @@ def task_record(row: Sequence[Any], attempt_rows: Sequence[Row[Any]] = ()) -> Ta
     """A row of the columns `TASK`, with its attempts' rows, as a record."""
     values = dict(zip(_TASK_FIELDS, row, strict=True))
     values["status"] = Status(values["status"])
+    values["route"] = split(values["route"])
     values["source"] = InputRef(**values["source"])
     values["audio"] = InputRef(**values["audio"])
     if values["output"] is not None:
@@ -78,6 +80,7 @@ def first_values(task: TaskRecord) -> dict[str, Any]:
     """A record of a new task as column values for an insert. What can only come later stays NULL."""
     values = {name: getattr(task, name) for name in _FIRST_FIELDS}
     values["status"] = task.status.value
+    values["route"] = join(task.route)
     values["source"] = _input_values(task.source)
     values["audio"] = _input_values(task.audio)
     values["callback"] = None if task.callback is None else asdict(task.callback)

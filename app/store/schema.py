@@ -55,6 +55,7 @@ tasks = Table(
     Column("audio_sha256", String(64), nullable=False),
     Column("renderer", Text),
     Column("fallback", Text, nullable=False),
+    Column("route", Text, nullable=False, server_default=""),  # see app.tasks.route
     Column("options", _Json, nullable=False),
     Column("metadata", _Json, nullable=False),
     Column("client", Text, nullable=False),
@@ -86,6 +87,7 @@ tasks = Table(
 )
 _t = tasks.c
 _partial("ix_tasks_ready_rank", _t.rank, _t.id, where="ready_at IS NOT NULL")
+_partial("ix_tasks_ready_route", _t.route, _t.rank, _t.id, where="ready_at IS NOT NULL")
 _partial("ix_tasks_ready_at", _t.ready_at, where="ready_at IS NOT NULL")
 _partial("ix_tasks_due_at", _t.due_at, _t.rank, where="due_at IS NOT NULL")
 _partial("ix_tasks_give_up_at", _t.give_up_at, where="give_up_at IS NOT NULL")
@@ -120,6 +122,8 @@ attempts = Table(
     Column("postmortem", _Json),
     Column("stages", _Json, nullable=False),
     Column("facts", _Json, nullable=False),
+    Column("why", _Json),  # why this tier
+    Column("followed_by", Text),  # what was decided after it, and why
 )
 _partial("ix_attempts_ended", attempts.c.ended_at, where="ended_at IS NOT NULL")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import claims, creation, endings, reads, retention
+from app.store import claims, creation, endings, kept, reads, retention, routes
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -31,8 +31,10 @@ from app.store.records import (
     EventRecord,
     IdempotencyKey,
     NewTask,
+    Offer,
     Page,
     QueueStats,
+    ReadyRoute,
     TaskEnding,
     TaskFilter,
     TaskRecord,
@@ -192,8 +194,29 @@ class SqlStore(Store):
         return found
 
     # -- the dispatcher and the attempts ---------------------------------------------------------------------------
-    def claim(self, owner: str, *, lease_s: float, tier: str, slot: str, device: str) -> Claim | None:
-        return self._write(lambda tx: claims.claim(tx, owner, lease_s, tier, slot, device))
+    def claim(
+        self,
+        owner: str,
+        *,
+        lease_s: float,
+        slot: str,
+        device: str,
+        tier: str = "",
+        offers: Mapping[tuple[str, ...], Offer] | None = None,
+    ) -> Claim | None:
+        return self._write(lambda tx: claims.claim(tx, owner, lease_s, slot, device, tier=tier, offers=offers))
+
+    def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
+        return self._read(lambda connection: routes.ready_routes(connection, self._clock(), count_to))
+
+    async def areroute(self, route: tuple[str, ...], task_ids: Sequence[str]) -> None:
+        await self._awrite(lambda tx: routes.reroute(tx, route, task_ids))
+
+    def keep(self, name: str, value: Any) -> None:
+        self._write(lambda tx: kept.keep(tx, name, value))
+
+    def kept(self, name: str) -> Any:
+        return self._read(lambda connection: kept.read(connection, name))
 
     def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:
         return self._write(lambda tx: claims.renew(tx, claim, lease_s))
@@ -224,10 +247,20 @@ class SqlStore(Store):
         retry_at: float | None = None,
         backoff_ms: int | None = None,
         postmortem: dict[str, Any] | None = None,
+        route: tuple[str, ...] | None = None,
+        followed_by: str | None = None,
     ) -> TaskRecord:
         return self._write(
             lambda tx: claims.end_attempt(
-                tx, claim, end, error=error, retry_at=retry_at, backoff_ms=backoff_ms, postmortem=postmortem
+                tx,
+                claim,
+                end,
+                error=error,
+                retry_at=retry_at,
+                backoff_ms=backoff_ms,
+                postmortem=postmortem,
+                route=route,
+                followed_by=followed_by,
             )
         )
 

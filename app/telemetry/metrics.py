@@ -13,6 +13,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -38,6 +39,9 @@ _WAIT_BUCKETS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 36
 _RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
 _UNSETTLED = frozenset({"stale", "unsettled"})
 """Ends that did not become the attempt's: see `app.worker.settle`."""
+
+
+_BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class StateSource(Protocol):
@@ -119,6 +123,12 @@ class Metrics:
         self._retries = Counter(
             "greenroom_retries_total",
             "Retries that were scheduled, by the failure and the tier it happened in; interruptions are none.",
+            ["code", "tier"],
+            registry=self.registry,
+        )
+        self._failovers = Counter(
+            "greenroom_failovers_total",
+            "Tasks that went on to another tier, by the failure and the tier that they left.",
             ["code", "tier"],
             registry=self.registry,
         )
@@ -218,6 +228,18 @@ class Metrics:
         )
         for outcome in get_args(Verdict):
             self._notices.labels(outcome)
+        self._breakers = Gauge(
+            "greenroom_breaker_state",
+            "The breaker of a tier: 0 closed, 1 half open, 2 open.",
+            ["tier"],
+            registry=self.registry,
+        )
+        self._breaker_changes = Counter(
+            "greenroom_breaker_changes_total",
+            "Changes of a tier's breaker, by the state that it changed to.",
+            ["tier", "state"],
+            registry=self.registry,
+        )
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             self._finished.labels(status.value)
 
@@ -246,6 +268,18 @@ class Metrics:
             for code in ACCUSATIONS:
                 self._refuted.labels(name, code.value)
 
+    def breaker_changed(self, tier: str, state: str) -> None:
+        """The breaker of a tier changed to `state`."""
+        self._breakers.labels(tier).set(_BREAKER_STATES[state])
+        self._breaker_changes.labels(tier, state).inc()
+
+    def expect_tiers(self, states: Mapping[str, str]) -> None:
+        """Show the breakers of these tiers (name -> state) from the start."""
+        for tier, state in states.items():
+            self._breakers.labels(tier).set(_BREAKER_STATES[state])
+            for other in _BREAKER_STATES:
+                self._breaker_changes.labels(tier, other)
+
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One finished HTTP request."""
         self._http.labels(method, route, str(status)).observe(seconds)
@@ -260,7 +294,9 @@ class Metrics:
                 self._compute.labels(attempt.tier, "slot").inc(spent)
                 if attempt.device.startswith("cuda"):
                     self._compute.labels(attempt.tier, "gpu").inc(spent)
-                if event.type == EVENT_OF[Status.RETRY_WAIT]:
+                if event.type == EVENT_OF[Status.RETRY_WAIT] and "failover_to" in event.data:
+                    self._failovers.labels(attempt.code or "", attempt.tier).inc()
+                elif event.type == EVENT_OF[Status.RETRY_WAIT]:
                     self._retries.labels(attempt.code or "", attempt.tier).inc()
                     self._backoff.observe((event.data.get("backoff_ms") or 0) / 1000)
             if task is not None:

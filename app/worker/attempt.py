@@ -31,6 +31,7 @@ from app.retry.taxonomy import CodedError, Failure, FailureCode
 from app.store.interface import StaleClaim, Store
 from app.store.records import Claim, InputRef
 from app.worker import wire
+from app.worker.board import Order, TierBoard
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
 from app.worker.slot import SlotProcess
@@ -47,8 +48,6 @@ _HUNG = frozenset({FailureCode.WORKER_UNRESPONSIVE, FailureCode.WORKER_STALLED})
 class AttemptSettings:
     """The numbers of an attempt; seconds."""
 
-    tier: str
-    renderer: str
     lease_s: float
     health_interval_s: float
     limits: Limits
@@ -76,6 +75,7 @@ class Attempt:
         *,
         pool: LocalPool,
         store: Store,
+        board: TierBoard,
         settler: Settler,
         observer: AttemptObserver,
         locate: Callable[[InputRef], Path],
@@ -89,6 +89,8 @@ class Attempt:
         self._process: SlotProcess = slot.process
         self._pool = pool
         self._store = store
+        self._board = board
+        self._begun = board.begin(claim.tier)
         self._settler = settler
         self._observer = observer
         self._locate = locate
@@ -153,8 +155,13 @@ class Attempt:
                     return
                 scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
                 scope.add("end the strays", self._process.end_strays)
-                self._hand_over()
-                monitor = self._monitor()
+                try:
+                    order = self._board.order(task, self.claim.tier)
+                except CodedError as error:
+                    self._settle(error.failure, scope)
+                    return
+                self._hand_over(order)
+                monitor = self._monitor(order)
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
                 self._settle(self._drive(), scope)
@@ -171,8 +178,11 @@ class Attempt:
             return Failure(code, f"The attempt's directory could not be made: {error}")
         return None
 
-    def _monitor(self) -> Monitor:
-        deadline_at = self.claim.task.deadline_at
+    def _monitor(self, order: Order) -> Monitor:
+        deadline_at, limit_s, now = self.claim.task.deadline_at, order.time_limit_s, time.monotonic()
+        deadline = None if deadline_at is None else now + deadline_at - time.time()
+        limit = None if limit_s is None else now + limit_s
+        nearer = limit is not None and (deadline is None or limit < deadline)
         return Monitor(
             name=self.slot.name,
             look=self.look,
@@ -181,7 +191,8 @@ class Attempt:
             observer=self._observer,
             limits=self._settings.limits,
             interval_s=self._settings.health_interval_s,
-            deadline=None if deadline_at is None else time.monotonic() + deadline_at - time.time(),
+            deadline=limit if nearer else deadline,
+            at_deadline=FailureCode.RENDER_TIMEOUT if nearer else FailureCode.DEADLINE_EXCEEDED,
         )
 
     def _check_lease(self) -> None:
@@ -213,19 +224,19 @@ class Attempt:
         except CodedError as lost:
             self.order_end(lost.failure)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, order: Order) -> None:
         """Give the process its job. If it is gone, its sentinel tells."""
         task = self.claim.task
         self._process.send(
             wire.Run(
                 task_id=task.id,
                 attempt=self.claim.attempt,
-                renderer=task.renderer or self._settings.renderer,
+                tier=order.tier,
                 source=str(self._locate(task.source)),
                 source_sha256=task.source.sha256,
                 audio=str(self._locate(task.audio)),
                 output_dir=str(self._output_dir),
-                options=task.options,
+                options=order.options,
                 batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
             )
         )
@@ -340,8 +351,7 @@ class Attempt:
             settled = self._settler.fail(self.claim, outcome, self._postmortem, self._elapsed())
         stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
         frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
-        tier = self.claim.task.renderer or self._settings.tier
-        self._observer.attempt_ended(tier, settled, self._elapsed(), stages, frames)
+        self._observer.attempt_ended(self.claim.tier, settled, self._elapsed(), stages, frames)
 
     def _publish(self, finished: wire.Finished) -> str:
         try:
@@ -353,6 +363,7 @@ class Attempt:
         return time.monotonic() - self.began
 
     def _release(self) -> None:
+        self._board.ended(self.claim.tier, self._begun, self._failure)
         self._pool.release(self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._poisoned)
 
     def _leave(self) -> None:

@@ -126,28 +126,33 @@ def _beat(block: ProgressBlock, parent: int) -> None:
 
 
 class _Renderers:
-    """The renderers of this process: the slot's own, loaded at the start, and others when a job first names them."""
+    """The renderers of this process by tier: the first is loaded at the start, others when a job first needs them."""
 
     def __init__(self, spec: ChildSpec, event_pipe: int) -> None:
         self._spec = spec
         self._event_pipe = event_pipe
+        self._served = {served.tier: served for served in spec.serves}
         self._loaded: dict[str, Renderer] = {}
 
-    def get(self, name: str) -> Renderer:
-        if name not in self._loaded:
+    def get(self, tier: str) -> Renderer:
+        if tier not in self._loaded:
+            served = self._served[tier]
             # Only a rehearsal may misuse the pipe, and no service offers that renderer unless it was told to.
-            own = {"event_pipe": str(self._event_pipe)} if name == _REHEARSAL else {}
-            renderer = registry.create(name, self._spec.settings | own)
+            own = {"event_pipe": str(self._event_pipe)} if served.renderer == _REHEARSAL else {}
+            renderer = registry.create(served.renderer, served.settings | own)
             renderer.load(self._spec.device)
-            self._loaded[name] = renderer
-        return self._loaded[name]
+            self._loaded[tier] = renderer
+        return self._loaded[tier]
 
 
 def _load(spec: ChildSpec, events: Connection) -> tuple[_Renderers, dict[str, str]]:
     if spec.device.startswith("cuda"):
         _require_cuda(spec)
     renderers = _Renderers(spec, events.fileno())
-    _sing(renderers.get(spec.renderer))
+    first = spec.serves[0]
+    renderer = renderers.get(first.tier)
+    if registry.capabilities(first.renderer).canary:
+        _sing(renderer)
     versions = {"python": sys.version.split()[0]}
     if (torch := sys.modules.get("torch")) is not None:
         versions["torch"] = str(torch.__version__)
@@ -197,7 +202,7 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
         batch_scale=run.batch_scale,
     )
     try:
-        result = renderers.get(run.renderer).render(job, reporter)
+        result = renderers.get(run.tier).render(job, reporter)
         reporter.report(Phase.ENCODE, result.frames, result.frames)
         checks = check_output(result, job)
     except Cancelled:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import psutil
 import pynvml
 import structlog
 
+from app.tiers.tiers import Tier
 from app.worker.slots import SlotPlan
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,16 @@ def plan_spares(plans: Sequence[SlotPlan], spares: int | None) -> dict[SlotPlan,
     if room < _SPARE_ROOM_BYTES * (len(plans) + 1):
         return {}
     return {plan: 1 for plan in kinds.values() if plan.device == "cpu"}
+
+
+def plan_light(tiers: Iterable[Tier]) -> list[SlotPlan]:
+    """The slots of tiers that only wait for another server or program: as many as each may have tasks at once."""
+    return [
+        SlotPlan(f"{tier.name}-{index}", "cpu", "", 1, tier.group)
+        for tier in tiers
+        if tier.capabilities.light
+        for index in range(tier.settings.concurrency or 1)
+    ]
 
 
 def plan_slots(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ import structlog
 from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
-from app.store.records import Claim, EventRecord, TaskRecord
+from app.store.records import Claim, EventRecord, Offer, TaskRecord
 from app.worker.attempt import Attempt
+from app.worker.board import TierBoard
 from app.worker.pool import LocalPool
 from app.worker.slots import Slot
 
@@ -43,7 +44,6 @@ class ClaimTerms:
 
     owner: str
     lease_s: float
-    tier: str
 
 
 class Dispatcher:
@@ -53,6 +53,7 @@ class Dispatcher:
         self,
         store: Store,
         pool: LocalPool,
+        board: TierBoard,
         terms: ClaimTerms,
         make_attempt: MakeAttempt,
         discard: Callable[[str, int], None],
@@ -61,6 +62,7 @@ class Dispatcher:
         self._discard = discard
         self._store = store
         self._pool = pool
+        self._board = board
         self._terms = terms
         self._make_attempt = make_attempt
         self._wake = threading.Event()
@@ -167,23 +169,39 @@ class Dispatcher:
             log.warning("deadline_passed_waiting", **_who(task))
 
     def _fill_slots(self) -> None:
-        while not self._draining.is_set() and (slot := self._pool.acquire()) is not None:
-            claim = None
-            try:
-                claim = self._store.claim(
-                    self._terms.owner,
-                    lease_s=self._terms.lease_s,
-                    tier=self._terms.tier,
-                    slot=slot.name,
-                    device=slot.plan.device,
-                )
-            finally:
-                if claim is None:
-                    self._pool.put_back(slot)
+        while not self._draining.is_set() and self._pool.any_idle() and self._start_one():
+            pass
+
+    def _start_one(self) -> bool:
+        """Place the routes that wait, and start the best task of the first group that has a slot for one."""
+        groups: dict[str, dict[tuple[str, ...], Offer]] = {}
+        for route, placement in self._board.place(self._store.ready_routes()).items():
+            if placement.tier is not None:
+                offer = Offer(placement.tier, placement.why())
+                groups.setdefault(self._board.group(placement.tier), {})[route] = offer
+        return any(self._start_in(group, offers) for group, offers in groups.items())
+
+    def _start_in(self, group: str, offers: Mapping[tuple[str, ...], Offer]) -> bool:
+        slot = self._pool.acquire(group)
+        if slot is None:
+            return False
+        claim = None
+        try:
+            claim = self._store.claim(
+                self._terms.owner,
+                lease_s=self._terms.lease_s,
+                slot=slot.name,
+                device=slot.plan.device,
+                offers=offers,
+            )
+        finally:
             if claim is None:
-                return
-            hit("claimed")
-            self._run(claim, slot)
+                self._pool.put_back(slot)
+        if claim is None:
+            return False
+        hit("claimed")
+        self._run(claim, slot)
+        return True
 
     def _run(self, claim: Claim, slot: Slot) -> None:
         attempt = self._make_attempt(claim, slot, self._done)
@@ -194,7 +212,7 @@ class Dispatcher:
         log.info(
             "attempt_started",
             slot=slot.name,
-            tier=claim.task.renderer or self._terms.tier,
+            tier=claim.tier,
             **_who(claim.task),
             waited_s=round(time.time() - claim.task.enqueued_at, 3),
         )

@@ -8,8 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 CHILD = "app.worker.child"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One tier that a slot's process can serve: its renderer with its settings."""
+
+    tier: str
+    renderer: str
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +27,8 @@ class ChildSpec:
     """All that a slot's process needs to know; sent to it as JSON at its start."""
 
     slot: str
-    renderer: str
+    serves: tuple[Served, ...]
+    """The first is loaded and proven at the start, the others when a job first needs them."""
     device: str
     """`cpu` or `cuda:0` (the only device that this process sees)."""
     cuda_visible_devices: str | None
@@ -25,8 +36,6 @@ class ChildSpec:
     stack_file: str
     """Where the process writes its stacks on SIGUSR1."""
     log_level: str = "info"
-    settings: dict[str, str] = field(default_factory=dict)
-    """The renderer's own settings, e.g. its cache directory."""
 
 
 def command(block: int, commands: int, events: int) -> list[str]:

@@ -22,8 +22,9 @@ import structlog
 from app.health.gpu import holds_memory
 from app.retry.classifier import classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
+from app.tiers.tiers import DEVICES
 from app.worker import wire
-from app.worker.launch import ChildSpec
+from app.worker.launch import ChildSpec, Served
 from app.worker.slot import OutputSink, SlotProcess
 from app.worker.slots import Slot, SlotPlan, SlotState
 
@@ -33,6 +34,9 @@ _START_BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 """Waits before a slot's next start after that many failed ones in a row."""
 _YIELDED = frozenset({FailureCode.CANCELLED, FailureCode.INTERRUPTED, FailureCode.DEADLINE_EXCEEDED})
 """Ends to which a healthy process yields: its device works."""
+RECONFIGURED = "its tiers have changed"
+_EXPECTED = frozenset({RECONFIGURED, *_YIELDED})
+"""Reasons to replace a process that say nothing against the slot."""
 _GHOST_CHECK_S = 1.0
 """How often a device whose dead process still holds memory is looked at."""
 _IDLE_STOP_S = 3.0
@@ -46,6 +50,11 @@ class PoolObserver(Protocol):
         """A slot's process was replaced."""
 
 
+def _can_start(slot: Slot) -> bool:
+    """Whether a slot could start a task now; its process may yet turn out to be dead."""
+    return slot.state is SlotState.IDLE and not slot.retiring and not slot.leaving
+
+
 class LocalPool:
     """Slots on this machine."""
 
@@ -53,8 +62,7 @@ class LocalPool:
         self,
         plans: Sequence[SlotPlan],
         *,
-        renderer: str,
-        renderer_settings: dict[str, str],
+        serves: Mapping[str, Sequence[Served]],
         run_dir: Path,
         owner: str,
         start_timeout_s: float,
@@ -64,9 +72,10 @@ class LocalPool:
         holds_gpu_memory: Callable[[str, int], bool] = holds_memory,
         log_level: str = "info",
     ) -> None:
-        """`owner`: the node.
+        """`serves`: by group of slots, the tiers that its processes serve; the first is loaded at the start.
 
-        `spares`: how many loaded processes stand by for slots with the same device and threads as that plan.
+        `owner`: the node.
+        `spares`: how many loaded processes stand by for slots of the same group, device and threads as that plan.
         """
         self._slots = [Slot(plan) for plan in plans]
         self._spares = [
@@ -74,8 +83,7 @@ class LocalPool:
             for plan, count in (spares or {}).items()
             for index in range(count)
         ]
-        self._renderer = renderer
-        self._renderer_settings = renderer_settings
+        self._serves = {group: tuple(served) for group, served in serves.items()}
         self._run_dir = run_dir
         self._owner = owner
         self._start_timeout_s = start_timeout_s
@@ -96,14 +104,45 @@ class LocalPool:
         self._on_idle = on_idle
         self._thread.start()
 
-    def acquire(self) -> Slot | None:
-        """An idle slot, now the caller's, or None."""
+    def acquire(self, group: str = DEVICES) -> Slot | None:
+        """An idle slot of a group, now the caller's, or None."""
         with self._condition:
             for slot in self._slots:
-                if slot.state is SlotState.IDLE and slot.process is not None and slot.process.is_alive():
+                if slot.plan.group == group and _can_start(slot) and slot.process and slot.process.is_alive():
                     slot.state = SlotState.BUSY
                     return slot
         return None
+
+    def any_idle(self) -> bool:
+        """Whether some slot could start a task now."""
+        with self._condition:
+            return any(_can_start(slot) for slot in self._slots)
+
+    def group_size(self, group: str) -> tuple[int, int, int]:
+        """Of a group: slots that could start a task now, slots that work or soon will, all slots."""
+        with self._condition:
+            slots = [slot for slot in self._slots if slot.plan.group == group and not slot.retiring]
+        free = sum(_can_start(slot) for slot in slots)
+        return free, sum(slot.state is not SlotState.QUARANTINED for slot in slots), len(slots)
+
+    def reconfigure(self, plans: Sequence[SlotPlan], serves: Mapping[str, Sequence[Served]]) -> None:
+        """Have these slots and tiers from now on. A task that runs ends where it runs.
+
+        A slot that stays, and whose group serves the same as before, keeps its process.
+        """
+        with self._condition:
+            now = {group: tuple(served) for group, served in serves.items()}
+            changed = {group for group in now if now[group] != self._serves.get(group)}
+            self._serves = now
+            wanted = {plan.name: plan for plan in plans}
+            for slot in [*self._slots, *self._spares]:
+                is_spare = slot in self._spares
+                gone = not is_spare and wanted.get(slot.name) != slot.plan
+                if gone or slot.plan.group in changed:
+                    slot.retiring, slot.leaving = RECONFIGURED, gone
+            staying = {slot.name for slot in self._slots if not slot.leaving}
+            self._slots += [Slot(plan) for plan in plans if plan.name not in staying]
+        self._wake()
 
     def release(self, slot: Slot, *, task_id: str, failure: Failure | None, poisoned: str = "") -> None:
         """Give a slot back after an attempt of `task_id` that ended with `failure` (None: it served).
@@ -155,7 +194,8 @@ class LocalPool:
 
     def slots(self) -> list[Slot]:
         """All slots, for views."""
-        return list(self._slots)
+        with self._condition:
+            return list(self._slots)
 
     def spare_pids(self) -> list[int]:
         """The processes that stand by, loaded."""
@@ -199,7 +239,7 @@ class LocalPool:
         slot.state = SlotState.DOWN
         slot.ready = None
         slot.retiring = ""
-        slot.restarts += reason not in _YIELDED
+        slot.restarts += reason not in _EXPECTED
         self._observer.worker_restarted(slot.name, reason)
 
     def _supervise(self) -> None:
@@ -208,6 +248,7 @@ class LocalPool:
                 if self._stopping:
                     return
                 now = time.monotonic()
+                self._slots = [slot for slot in self._slots if not self._has_left(slot)]
                 for slot in self._slots:
                     self._advance(slot, now)
                 if self._spares_may_start():
@@ -217,6 +258,17 @@ class LocalPool:
             ready = wait(watched, timeout)
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
+
+    def _has_left(self, slot: Slot) -> bool:
+        """Whether a slot that is no longer configured has no process any more. Caller holds the condition."""
+        if not slot.leaving or slot.state is SlotState.BUSY:
+            return False
+        if slot.process is not None:
+            slot.process.kill()
+            slot.process.dispose()
+            slot.process = None
+        slot.state = SlotState.STOPPED
+        return True
 
     def _spares_may_start(self) -> bool:
         """A spare is loaded when every slot has its process: it must not take their time to start."""
@@ -239,6 +291,8 @@ class LocalPool:
 
     def _advance(self, slot: Slot, now: float) -> None:
         """Move one slot on. Caller holds the condition; only a killed process is waited for, and that briefly."""
+        if slot.retiring and slot.state in (SlotState.STARTING, SlotState.IDLE):
+            self._replace(slot, slot.retiring)
         process = slot.process
         if slot.state in (SlotState.DOWN, SlotState.QUARANTINED) and process is not None:
             slot.ghost_pid = process.pid
@@ -289,13 +343,12 @@ class LocalPool:
         slot.generation += 1
         spec = ChildSpec(
             slot=slot.name,
-            renderer=self._renderer,
+            serves=self._serves.get(slot.plan.group, ()),
             device=slot.plan.device,
             cuda_visible_devices=slot.plan.cuda_visible_devices,
             threads=slot.plan.threads,
             stack_file=str(self._run_dir / f"{slot.name}-{slot.generation}.stacks"),
             log_level=self._log_level,
-            settings=self._renderer_settings,
         )
         slot.started_at = now
         slot.state = SlotState.STARTING

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +19,12 @@ from app.failpoints import hit
 from app.retry.backoff import Backoff
 from app.retry.budget import RetryBudget
 from app.retry.decision import decide
+from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import StaleClaim, Store, StoreUnavailable
 from app.store.records import Artifact, Claim, InputRef, TaskRecord
 from app.worker import wire
+from app.worker.board import TierBoard
 from app.worker.publish import publish, unpublish
 
 log = structlog.get_logger(__name__)
@@ -37,7 +40,7 @@ class Settler:
         store: Store,
         *,
         data_dir: Path,
-        tier: str,
+        board: TierBoard,
         max_retries: int,
         backoff: Backoff,
         backoff_cap_s: float,
@@ -51,7 +54,7 @@ class Settler:
         database is unavailable (about one lease)."""
         self._store = store
         self._data_dir = data_dir
-        self._tier = tier
+        self._board = board
         self._max_retries = max_retries
         self._backoff = backoff
         self._backoff_cap_s = backoff_cap_s
@@ -71,7 +74,8 @@ class Settler:
                 lambda: self._store.succeed(
                     claim,
                     artifact,
-                    served_by=self._tier_of(claim),
+                    served_by=claim.tier,
+                    degraded=self._board.is_degraded(claim.tier),
                     stages=finished.stages,
                     facts=finished.facts,
                     quality={"checks": finished.checks},
@@ -89,7 +93,7 @@ class Settler:
         self._budget.attempt_ended(retried=False)
         log.info(
             "attempt_succeeded",
-            tier=self._tier_of(claim),
+            tier=claim.tier,
             elapsed_s=round(elapsed_s, 3),
             frames=finished.frames,
             output=artifact.path,
@@ -114,16 +118,8 @@ class Settler:
             return self._lost(claim, failure, elapsed_s)
         failure = _in_the_callers_words(failure, task)
         now = self._clock()
-        earlier = [FailureCode(a.error["code"]) for a in task.attempts if a.error and a.n != claim.attempt]
-        decision = decide(
-            failure,
-            earlier=earlier,
-            retries=task.retries,
-            max_retries=self._max_retries,
-            now=now,
-            deadline_at=task.deadline_at,
-            backoff=self._backoff,
-        )
+        outcome = self._decide(claim, task, failure, now)
+        decision = outcome.decision
         error = {
             "code": failure.code.value,
             "message": failure.message,
@@ -144,6 +140,8 @@ class Settler:
             retry_at=now + backoff_s if retrying else None,
             backoff_ms=backoff_ms,
             postmortem=postmortem,
+            route=outcome.route,
+            followed_by=reason,
         )
         self._budget.attempt_ended(retried=retrying)
         say = log.info if decision.end in ("requeue", "cancel") else log.warning
@@ -157,7 +155,7 @@ class Settler:
             status=after.status.value,
             **self._whereabouts(claim, elapsed_s),
         )
-        return {"retry": "failed", "fail": "failed", "requeue": "interrupted", "cancel": "cancelled"}[decision.end]
+        return _OUTCOMES[decision.end]
 
     def _lost(self, claim: Claim, failure: Failure, elapsed_s: float) -> str:
         """There is no record to write to: the log alone tells what became of the task."""
@@ -178,7 +176,7 @@ class Settler:
         """What the log of every failure carries beside the bound task, attempt, slot and trace."""
         task = claim.task
         return {
-            "tier": self._tier_of(claim),
+            "tier": claim.tier,
             "elapsed_s": round(elapsed_s, 3),
             "source": task.source.uri,
             "source_path": str(self._locate(task.source)),
@@ -187,8 +185,29 @@ class Settler:
             "output_path": str(self._attempts_dir / f"{task.id}-{claim.attempt}"),
         }
 
-    def _tier_of(self, claim: Claim) -> str:
-        return claim.task.renderer or self._tier
+    def _decide(self, claim: Claim, task: TaskRecord, failure: Failure, now: float) -> Outcome:
+        """What follows, with the tiers that may serve the task then."""
+        tried = [
+            Tried(attempt.tier, FailureCode(attempt.error["code"]), charged=attempt.backoff_ms is not None)
+            for attempt in task.attempts
+            if attempt.n != claim.attempt and attempt.error and attempt.outcome == "failed"
+        ]
+        decide_one = partial(
+            decide,
+            retries=task.retries,
+            max_retries=self._max_retries,
+            now=now,
+            deadline_at=task.deadline_at,
+            backoff=self._backoff,
+        )
+        return after_failure(
+            failure,
+            tier=claim.tier,
+            route=claim.task.route,
+            eligible=self._board.eligible(task),
+            tried=tried,
+            decide=lambda failed, earlier: decide_one(failed, earlier=earlier),
+        )
 
     def _patiently(self, write: Callable[[], T]) -> T:
         for attempt in Retrying(
@@ -209,6 +228,16 @@ class Settler:
         # unless its commit did reach the disk.
         log.error("attempt_not_settled", reason="the database stayed unavailable", patience_s=self._patience_s)
         return "unsettled"
+
+
+_OUTCOMES = {
+    "retry": "failed",
+    "failover": "failed",
+    "fail": "failed",
+    "requeue": "interrupted",
+    "cancel": "cancelled",
+}
+"""What the metrics call an attempt, by its end."""
 
 
 def _in_the_callers_words(failure: Failure, task: TaskRecord) -> Failure:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from app.health.suspicion import Suspicion
 from app.retry.taxonomy import Failure
+from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.slot import SlotProcess
 
@@ -36,11 +37,13 @@ class SlotPlan:
     device: str
     cuda_visible_devices: str | None
     threads: int
+    group: str = DEVICES
+    """Which tiers it serves: those of the devices, or the one light tier of that name."""
 
     @property
-    def kind(self) -> tuple[str, str | None, int]:
+    def kind(self) -> tuple[str, str, str | None, int]:
         """What a process must match to serve in this slot."""
-        return self.device, self.cuda_visible_devices, self.threads
+        return self.group, self.device, self.cuda_visible_devices, self.threads
 
 
 class Slot:
@@ -68,6 +71,8 @@ class Slot:
         """Processes that were replaced, less those that only yielded too late to a cancel, a deadline or a shutdown."""
         self.retiring = ""
         """Why its process is to be replaced once its current job is done; empty: it is not."""
+        self.leaving = False
+        """It is no longer configured: it goes when its task has ended."""
 
     @property
     def state(self) -> SlotState:

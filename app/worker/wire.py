@@ -16,7 +16,7 @@ class Run(msgspec.Struct, tag="run", frozen=True):
 
     task_id: str
     attempt: int
-    renderer: str
+    tier: str
     source: str
     source_sha256: str
     audio: str

@@ -8,7 +8,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +18,17 @@ import httpx
 import uvicorn
 
 from app.api.app import create_app
-from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, SlotView
+from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, ReloadRefused, SlotView
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
 from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
-from app.render import registry
 from app.store.records import Artifact, Claim
 from app.store.sql import SqlStore, open_store
+from app.tiers.settings import TierSettings
+from app.tiers.tiers import Tiers
 
 T = TypeVar("T")
 VIDEO = bytes(range(256)) * 40
@@ -96,20 +97,50 @@ class StandInDisk:
         return self.room is not None and self.room < self.low_bytes
 
 
-class Catalogue:
-    """The real renderers' options."""
+class StandInDesk:
+    """The tiers that a test puts in force; their breakers are closed."""
 
-    def names(self) -> list[str]:
-        return ["warp"]
+    def __init__(self) -> None:
+        self.tiers = Tiers([TierSettings(name="warp", renderer="warp")])
+        self.held: tuple[str, float | None] | None = None
+        self.switched: list[tuple[str, bool]] = []
+        self.configured: Tiers | str = self.tiers
+        """What a reload finds: tiers, or what is wrong."""
 
-    def why_absent(self, name: str) -> str:
-        return registry.why_absent(name, {}) if name in registry.BUILT_IN else ""
+    def hold(self, route: Sequence[str]) -> tuple[str, float | None] | None:
+        return self.held
 
-    def sources(self, name: str) -> frozenset[str]:
-        return frozenset(registry.capabilities(name).sources)
+    def resources(self) -> list[dict[str, Any]]:
+        states = dict(self.switched)
+        return [
+            {
+                "name": tier.name,
+                "renderer": tier.settings.renderer,
+                "enabled": True,
+                "degraded": tier.settings.degraded,
+                "only_by_name": False,
+                "absent": "",
+                "breaker": "open" if states.get(tier.name) else "closed",
+                "breaker_until": None,
+                "breaker_openings": 0,
+                "slots": 1,
+                "free": 1,
+                "running": 0,
+                "latency_s": None,
+                "success": None,
+                "measured": 0,
+            }
+            for tier in self.tiers.all.values()
+        ]
 
-    def validate_options(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        return registry.validate_options(name, options)
+    def set_breaker(self, tier: str, *, is_open: bool) -> bool:
+        self.switched.append((tier, is_open))
+        return tier in self.tiers.all
+
+    async def reload(self) -> None:
+        if isinstance(self.configured, str):
+            raise ReloadRefused(self.configured)
+        self.tiers = self.configured
 
 
 @dataclass
@@ -151,6 +182,7 @@ class Api:
     pool: StandInPool
     readiness: StandInReadiness
     disk: StandInDisk
+    desk: StandInDesk
     data_dir: Path
     app: Any
     observed: Observed
@@ -263,13 +295,13 @@ class ApiFactory:
                 FetchLimits(read_s=1, total_s=5),
             ),
         )
-        pool, readiness, disk = StandInPool(), StandInReadiness(), StandInDisk()
+        pool, readiness, disk, desk = StandInPool(), StandInReadiness(), StandInDisk(), StandInDesk()
         observed = Observed()
         deps = ApiDependencies(
             store=store,
             intake=intake,
             pool=pool,
-            renderers=Catalogue(),
+            tiers=desk,
             readiness=readiness,
             settings=ApiSettings(data_dir, **settings),
             render_metrics=lambda: (b"greenroom_up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
@@ -283,7 +315,7 @@ class ApiFactory:
         port = self._loop.run(_port_of(server))
         url = f"http://127.0.0.1:{port}"
         client = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=False)
-        api = Api(url, client, store, blobs, pool, readiness, disk, data_dir, app, observed, self._media)
+        api = Api(url, client, store, blobs, pool, readiness, disk, desk, data_dir, app, observed, self._media)
 
         async def stop() -> None:
             app.state.waiters.close()

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from app.media.info import MediaLimits
-from app.render.warp.options import WarpOptions
 from tests.api.kit import Api, ApiFactory, as_part, multipart, problem
 
 FORM = "multipart/form-data; boundary=b"
@@ -60,7 +59,8 @@ class TestAccepted:
         assert record is not None
         at = datetime(2099, 12, 31, 23, tzinfo=UTC).timestamp()
         assert (record.renderer, record.priority, record.fallback) == ("warp", 9, "none")
-        assert record.options == WarpOptions(strength=0.5, fps=25.0).model_dump(mode="json")
+        assert record.options == {"strength": 0.5, "fps": 25.0}
+        assert record.route == ("warp",)
         assert record.not_before == at
         # Deadlines of a scheduled task count from when it may start.
         assert (record.start_deadline_at, record.deadline_at) == (at + 10, at + 60.5)
@@ -177,8 +177,6 @@ class TestFields:
             {"source": "task:task_1"},
             {"audio": "TASK:task_1"},
             {"cache": True},
-            {"fallback": "any"},
-            {"fallback": "equal"},
         ],
         ids=str,
     )

@@ -130,6 +130,9 @@ class TestDescriptions:
             ("get", "/stats"),
             ("get", "/alarms"),
             ("get", "/resources"),
+            ("get", "/tiers"),
+            ("post", "/tiers/reload"),
+            ("put", "/tiers/{name}/breaker"),
         }
         generate = description["paths"]["/generate"]["post"]
         assert set(generate["requestBody"]["content"]) == {"application/json", "multipart/form-data"}

@@ -16,7 +16,8 @@ from app.tasks.status import Status
 NOW = 1_800_000_000.0
 INPUT = InputRef("upload:x", "0" * 64, 1, "x")
 TASK = TaskRecord(
-    id="task_1", status=Status.QUEUED, priority=5, source=INPUT, audio=INPUT, renderer=None, fallback="any", options={},
+    id="task_1", status=Status.QUEUED, priority=5, source=INPUT, audio=INPUT, renderer=None, fallback="any",
+    route=("warp",), options={},
     metadata={}, client="", trace_id="", created_at=NOW, enqueued_at=NOW, not_before=None, start_deadline_at=None,
     deadline_at=None, started_at=None, finished_at=None, attempt=0, retries=0, retry_at=None, retry_reason=None,
     cancel_requested_at=None, error=None, output=None, served_by=None, degraded=False, quality=None, lease_owner=None,

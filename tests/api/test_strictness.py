@@ -15,6 +15,7 @@ ROUTES = [
     ("POST", "/tasks/none/deliveries/one/replay"), ("GET", "/deliveries"),
     ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"), ("GET", "/stats"),
     ("GET", "/alarms"), ("GET", "/resources"),
+    ("GET", "/tiers"), ("POST", "/tiers/reload"), ("PUT", "/tiers/none/breaker"),
 ]  # fmt: skip
 FREE = ["/health/live", "/health/ready", "/metrics"]
 
@@ -31,7 +32,12 @@ def test_an_unknown_query_parameter_is_named(shared: Api, method: str, path: str
 def test_the_routes_above_are_all_that_there_are(shared: Api) -> None:
     paths = shared.client.get("/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, item in paths.items() for method in item}
-    ids = {"/tasks/none": "/tasks/{task_id}", "/uploads/none": "/uploads/{upload_id}", "/one/": "/{delivery_id}/"}
+    ids = {
+        "/tasks/none": "/tasks/{task_id}",
+        "/uploads/none": "/uploads/{upload_id}",
+        "/tiers/none": "/tiers/{name}",
+        "/one/": "/{delivery_id}/",
+    }
     named = set(ROUTES)
     for written, template in ids.items():
         named = {(method, path.replace(written, template)) for method, path in named}

@@ -36,6 +36,7 @@ class TestGet:
         assert set(task["links"]) == {"self", "output", "events", "cancel", "retry", "retries", "deliveries"}
         assert set(task["attempts"][0]) == {
             "n", "tier", "slot", "started_at", "ended_at", "outcome", "error", "backoff_ms", "postmortem",
+            "why", "followed_by",
         }  # fmt: skip
 
     @pytest.mark.parametrize("task_id", ["none", "x" * 5000, "task_%00", "..%252f..", "ü", "task_01'%20OR%201=1"])

@@ -114,7 +114,7 @@ def test_a_checkpoint_is_tried_where_one_is_configured_and_told_where_none_is(tm
     (check,) = checks.isolated("wav2lip", SETTINGS)
     assert (check.verdict, check.finding) == (
         "ok",
-        "not offered: no checkpoint is configured (setting `wav2lip_checkpoint`)",
+        "not offered: no checkpoint is configured (setting `wav2lip_checkpoint`, or `checkpoint` of its tier)",
     )
     path = save_small(tmp_path / "small.pth")
     (check,) = checks.isolated("wav2lip", Settings(device="cpu", wav2lip_checkpoint=path))

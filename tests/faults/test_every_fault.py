@@ -119,7 +119,14 @@ class Day:
     tasks: dict[Any, str] = field(default_factory=dict)
 
     def queue(self, name: Any, **options: Any) -> None:
-        new = NewTask(source=self.audio, audio=self.audio, options=options)
+        new = NewTask(
+            source=self.audio,
+            audio=self.audio,
+            renderer="rehearsal",
+            fallback="none",
+            route=("rehearsal",),
+            options=options,
+        )
         self.tasks[name] = self.node.store.create(new).task.id
 
     def ended(self, name: Any) -> TaskRecord:

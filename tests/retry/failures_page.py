@@ -34,6 +34,7 @@ ADVICE: dict[FailureCode, str] = {
     _C.WORKER_STALLED: "Read the stacks in the attempt's `postmortem`. Slow and not stuck? Raise the `phase_*_s` of "
     "that phase.",
     _C.WORKER_START_FAILED: "Run `greenroom doctor`; `/health/ready` and the log say why.",
+    _C.RENDER_TIMEOUT: "Compare `time_limit_s` of the tier with what its renders take (`/tiers`).",
     _C.GPU_UNAVAILABLE: "Run `greenroom doctor`; check driver, `CUDA_VISIBLE_DEVICES` and the torch build.",
     _C.GPU_OOM: "Each retry begins with half the batch of the last. Who else is on that GPU? Run fewer slots on it.",
     _C.GPU_LOST: "Look for Xid errors (`dmesg`); reset or replace the device if they return.",
@@ -86,6 +87,12 @@ def quarantine(code: FailureCode, row: FailurePolicy) -> str:
     return f"after {TASKS_TO_SUSPECT} tasks" if code in BLAMED else "no"
 
 
+def next_tier(row: FailurePolicy) -> str:
+    """When the task goes on to another tier."""
+    after = row.next_tier_after
+    return "no" if after is None else "at once" if after == 1 else f"after {after} on one tier"
+
+
 def line(code: FailureCode) -> str:
     """One row of the page's table."""
     row = FAILURE_TABLE[code]
@@ -95,7 +102,7 @@ def line(code: FailureCode) -> str:
         retries(row),
         process(code, row),
         quarantine(code, row),
-        "yes" if row.next_tier else "no",
+        next_tier(row),
         "yes" if row.counts_on_breaker else "no",
         ADVICE[code],
     )

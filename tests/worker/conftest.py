@@ -21,8 +21,12 @@ from app.retry.budget import RetryBudget
 from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
 from app.tasks.ids import new_id
+from app.tiers.lineup import lineup
+from app.tiers.tiers import DEVICES
 from app.worker.attempt import Attempt, AttemptSettings
+from app.worker.board import TierBoard
 from app.worker.dispatcher import ClaimTerms, Dispatcher
+from app.worker.launch import Served
 from app.worker.pool import LocalPool
 from app.worker.publish import discard
 from app.worker.settle import Settler
@@ -38,6 +42,7 @@ class Observed:
 
     restarts: list[tuple[str, str]] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    breakers: list[tuple[str, str]] = field(default_factory=list)
     health: list[tuple[str, ...]] = field(default_factory=list)
     """What the monitors told, in order: (kind, slot, clock or code)."""
 
@@ -60,6 +65,9 @@ class Observed:
     def health_verdict(self, slot: str, code: str) -> None:
         self.health.append(("verdict", slot, code))
 
+    def breaker_changed(self, tier: str, state: str) -> None:
+        self.breakers.append((tier, state))
+
     def health_refuted(self, slot: str, code: str) -> None:
         self.health.append(("refuted", slot, code))
 
@@ -78,8 +86,7 @@ class Bench:
         plans = [SlotPlan(f"cpu-{index}", "cpu", "", 1) for index in range(slots)]
         self.pool = LocalPool(
             plans,
-            renderer=renderer,
-            renderer_settings={},
+            serves={DEVICES: [Served(renderer, renderer)]},
             run_dir=folder / "run",
             owner=new_id("node"),
             start_timeout_s=numbers.get("start_timeout_s", 60.0),
@@ -87,9 +94,9 @@ class Bench:
             observer=self.seen,
             spares={plans[0]: numbers.get("spares", 0)},
         )
+        tiers = lineup([], default_renderer="warp", rehearsals=True, has_cuda=False)
+        self.board = TierBoard(tiers, self.pool, store, node="node-a", observer=self.seen)
         self.settings = AttemptSettings(
-            tier=renderer,
-            renderer=renderer,
             lease_s=numbers.get("lease_s", 30.0),
             health_interval_s=numbers.get("health_interval_s", 5.0),
             limits=Limits(3, {phase.value: numbers.get("phase_s", 60.0) for phase in Phase}),
@@ -98,7 +105,7 @@ class Bench:
             attempts_dir=folder / "attempts",
         )
         settler = Settler(
-            store, data_dir=folder, tier=renderer, max_retries=3,
+            store, data_dir=folder, board=self.board, max_retries=3,
             backoff=make_backoff("seed", numbers.get("backoff_cap_s", 0.01)),
             backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
             patience_s=numbers.get("patience_s", 5.0), budget=RetryBudget(),
@@ -107,13 +114,13 @@ class Bench:
 
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
             return Attempt(
-                claim, slot, pool=self.pool, store=store, settler=settler, observer=self.seen,
+                claim, slot, pool=self.pool, store=store, board=self.board, settler=settler, observer=self.seen,
                 locate=lambda reference: folder / reference.sha256, settings=self.settings,
                 count_oom_kills=lambda: self.oom_kills, on_done=done,
             )  # fmt: skip
 
         self.dispatcher = Dispatcher(
-            store, self.pool, ClaimTerms("node-a", self.settings.lease_s, renderer), make, self._discard
+            store, self.pool, self.board, ClaimTerms("node-a", self.settings.lease_s), make, self._discard
         )
 
     def _discard(self, task_id: str, attempt: int) -> None:
@@ -208,7 +215,16 @@ def submit(store: SqlStore, audio: InputRef) -> Callable[..., str]:
     import asyncio
 
     def queue(*, deadline_at: float | None = None, not_before: float | None = None, **options: Any) -> str:
-        new = NewTask(source=audio, audio=audio, options=options, deadline_at=deadline_at, not_before=not_before)
+        new = NewTask(
+            source=audio,
+            audio=audio,
+            renderer="rehearsal",
+            fallback="none",
+            route=("rehearsal",),
+            options=options,
+            deadline_at=deadline_at,
+            not_before=not_before,
+        )
         return asyncio.run(store.acreate(new)).task.id
 
     return queue

@@ -11,6 +11,8 @@ import pytest
 from app.health import gpu
 from app.retry.taxonomy import Failure, FailureCode
 from app.tasks.ids import new_id
+from app.tiers.tiers import DEVICES
+from app.worker.launch import Served
 from app.worker.pool import LocalPool
 from app.worker.slots import SlotPlan
 from tests.worker.conftest import WAIT_S, Observed
@@ -27,8 +29,7 @@ def pool(tmp_path, ghosts):
     # The renderer needs no GPU; the name of one makes the pool ask about it.
     made = LocalPool(
         [SlotPlan("gpu-0", "cpu", "GPU-test", 1)],
-        renderer="rehearsal",
-        renderer_settings={},
+        serves={DEVICES: [Served("rehearsal", "rehearsal")]},
         run_dir=tmp_path,
         owner=new_id("node"),
         start_timeout_s=60.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,14 +27,23 @@ class Wav2LipOptions(BaseModel):
     """x264's constant rate factor: lower is better and larger."""
 
 
-CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=Wav2LipOptions)
+class Wav2LipSettings(BaseModel):
+    """What an operator can set in a tier of renderer `wav2lip`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str | None = None
+    """File of the weights; left out, that of the setting `wav2lip_checkpoint`."""
 
 
-def why_absent(settings: Mapping[str, str]) -> str:
+CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=Wav2LipOptions, settings=Wav2LipSettings)
+
+
+def why_absent(settings: Mapping[str, Any]) -> str:
     """Why the renderer cannot be offered with these settings; empty if it can. Looks at the file, not into it."""
     path = settings.get(CHECKPOINT, "")
     if not path:
-        return "no checkpoint is configured (setting `wav2lip_checkpoint`)"
+        return "no checkpoint is configured (setting `wav2lip_checkpoint`, or `checkpoint` of its tier)"
     if not Path(path).is_file():
-        return f"its checkpoint {path} (setting `wav2lip_checkpoint`) is not there"
+        return f"its checkpoint {path} is not there"
     return ""

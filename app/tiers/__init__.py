@@ -1,0 +1,1 @@
+"""Tiers: the renderers of this service as they are configured, and which of them may serve a task."""
