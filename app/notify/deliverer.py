@@ -179,10 +179,14 @@ class Deliverer:
 
     async def _send(self, notice: Notice) -> Answer:
         try:
-            body = bodies.encode(self._render(notice))
+            return await self._post(notice)
         except Exception as error:
-            log.exception("notice_not_rendered", **_about(notice))
-            return Answer(error="NOT_RENDERED", message=f"The service could not write the notice: {error!r}")
+            # A fault of ours counts as a try: one that stays must end with a dead notice, not with a loop.
+            log.exception("notice_not_sent", **_about(notice))
+            return Answer(error="INTERNAL", message=f"The service could not send the notice: {error!r}")
+
+    async def _post(self, notice: Notice) -> Answer:
+        body = bodies.encode(self._render(notice))
         timestamp = int(self._clock())
         headers = {
             "Content-Type": "application/json",

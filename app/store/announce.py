@@ -67,6 +67,8 @@ def as_it_was(task: TaskRecord, snapshot: Mapping[str, Any]) -> TaskRecord:
     """`task` as a notice's snapshot has it. Fields that an older version did not keep are as they are now."""
     values: dict[str, Any] = {name: snapshot[name] for name in SNAPSHOT if name in snapshot}
     values["status"] = Status(values["status"])
+    if "route" in values:
+        values["route"] = tuple(values["route"])
     if values["output"] is not None:
         values["output"] = Artifact(**values["output"])
     kept = [{name: value for name, value in one.items() if name in _ATTEMPT_FIELDS} for one in snapshot["attempts"]]

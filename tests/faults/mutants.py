@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, select, update
 
-from app.store import claims
+from app.store import claims, transitions
 from app.store.rows import TASK, task_record
 from app.store.schema import tasks
 from app.store.transitions import load
@@ -50,6 +50,11 @@ def without_leases() -> None:
     claims.rescue_expired = rescue_expired
 
 
+def without_notices() -> None:
+    """Changes of status are not told; the beginnings of tasks and attempts are."""
+    transitions.announce = lambda *_change: None
+
+
 def publish_late() -> None:
     """The file follows its commit, and is copied under its final name."""
     late: list[Callable[[], None]] = []
@@ -80,6 +85,7 @@ def publish_unfenced() -> None:
 MUTANTS = {
     "fences": without_fences,
     "leases": without_leases,
+    "notices": without_notices,
     "publish-late": publish_late,
     "publish-unfenced": publish_unfenced,
 }

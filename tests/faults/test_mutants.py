@@ -29,6 +29,7 @@ WHOLE = f"{TROUBLE}::test_the_whole_file_is_in_place_before_success_is_written"
         ("leases", CLAIMS),
         ("leases", HISTORIES),
         ("leases", THREADS),
+        ("notices", HISTORIES),
         ("publish-late", WHOLE),
         ("publish-unfenced", LATE),
     ],

@@ -296,7 +296,7 @@ async def test_a_dead_notice_is_sent_again_when_it_is_asked_for(store: SqlStore,
     assert len({one.id for one in receiver.received}) == 1
 
 
-async def test_a_notice_that_cannot_be_written_is_said_to_be_so(
+async def test_a_fault_of_the_service_itself_ends_with_a_dead_notice(
     store: SqlStore, delivering: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.notify import conftest
@@ -307,7 +307,7 @@ async def test_a_notice_that_cannot_be_written_is_said_to_be_so(
     monkeypatch.setattr(conftest, "notice_body", broken)
     async with delivering():
         [delivery] = await until_over(store, cancelled(store, "http://127.0.0.1:1/"))
-    assert (delivery.state, delivery.tries[0].error) == ("dead", "NOT_RENDERED")
+    assert (delivery.state, delivery.tries[0].error) == ("dead", "INTERNAL")
 
 
 async def test_whoever_hears_of_the_end_finds_it_so(store: SqlStore, delivering: Any) -> None:  # R1.3

@@ -27,6 +27,8 @@ class Expected:
     """None: ready."""
     give_up_at: float | None
     deadline_at: float | None
+    callback: bool = False
+    """Its notices are written and never sent here, so that they keep it for ever."""
     status: Status = Status.QUEUED
     attempt: int = 0
     retries: int = 0
@@ -84,6 +86,7 @@ class Model:
         not_before: float | None = None,
         start_by: float | None = None,
         end_by: float | None = None,
+        callback: bool = False,
     ) -> None:
         later = not_before is not None and not_before > now
         limits = [at for at in (start_by, end_by) if at is not None]
@@ -92,6 +95,7 @@ class Model:
             not_before if later else None,
             min(limits, default=None),
             end_by,
+            callback,
         )
 
     def look_up(self, name: str, body: str, now: float) -> Answer:
@@ -189,7 +193,7 @@ class Model:
         old = {
             task_id
             for task_id, task in self.tasks.items()
-            if task.status.is_terminal and task.finished_at <= before and task_id not in kept
+            if task.status.is_terminal and task.finished_at <= before and task_id not in kept and not task.callback
         }
         for task_id in old:
             del self.tasks[task_id]

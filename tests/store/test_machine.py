@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 )
 
 from app.store.interface import IdempotencyConflict, StaleClaim
-from app.store.records import Claim, TaskFilter, TaskRecord
+from app.store.records import Callback, Claim, TaskFilter, TaskRecord
+from app.tasks.notices import NOTICES
 from tests.store.conftest import StoreFactory
 from tests.store.kit import ERROR, Clock, assert_consistent, claim, key, new_task, run, succeed
 from tests.store.model import KEY_TTL_S, LEASE_S, Model
@@ -34,6 +35,7 @@ DELAYS = (0, 0.25, 5, 40)
 AGES = (0, 5, 40, 120)
 STEPS = (0.25, 0.25, 1.0, 5.0, 31.0)
 JUMPS = (-400.0, -20.0, -1.0, 2.0, 90.0)
+CALLBACK = Callback("https://example.com/hook", NOTICES)
 Order = tuple[int, int | None, int | None, int | None]
 ORDERS: st.SearchStrategy[Order] = st.tuples(
     st.integers(0, 9),
@@ -81,6 +83,9 @@ class StoreMachine(RuleBasedStateMachine):
         for task_id, expected in self.model.tasks.items():
             statuses = [event.status for event in store.events(task_id) if event.type != "task.cancel_requested"]
             assert statuses == expected.history
+            told = [notice.event_id for notice in run(store.outbox.adeliveries(task_id))]
+            changes = [event.id for event in store.events(task_id) if event.type in NOTICES]
+            assert told == (changes if expected.callback else []), "a state without its notice, or a notice without"
         self.database.close()
 
     # -- callers --------------------------------------------------------------------------------------------------
@@ -92,12 +97,19 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(node=NODES, order=ORDERS)
     def create(self, node: int, order: Order) -> None:
         priority, delay, start_in, end_in = order
+        callback = priority % 3 == 0
         store, now = self.nodes[node].store, self.nodes[node].clock.now
         not_before, start_by, end_by = (None if wait is None else now + wait for wait in (delay, start_in, end_in))
         task = store.create(
-            new_task(priority=priority, not_before=not_before, start_deadline_at=start_by, deadline_at=end_by)
+            new_task(
+                priority=priority,
+                not_before=not_before,
+                start_deadline_at=start_by,
+                deadline_at=end_by,
+                callback=CALLBACK if callback else None,
+            )
         ).task
-        self.model.create(task.id, now, priority, not_before, start_by, end_by)
+        self.model.create(task.id, now, priority, not_before, start_by, end_by, callback)
 
     @rule(node=NODES, name=st.sampled_from("ab"), body=st.sampled_from("xy"))
     def create_with_key(self, node: int, name: str, body: str) -> None:
