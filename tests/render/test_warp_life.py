@@ -20,6 +20,7 @@ from app.render.contract import RenderJob
 from app.render.warp import points
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
+from app.render.warp.eyewear import has_glasses
 from app.render.warp.life import BROWS, NOD, RIGHT, TILT, TURN, Life, live
 from app.render.warp.renderer import WarpRenderer
 from app.render.warp.subject import Subject, teeth_plate
@@ -29,6 +30,7 @@ from tests.render.scenes import SAMPLES, RecordingWriter, Reports, read_video, w
 from tests.render.test_warp_picture import CPU, REST, look
 
 MINUTES = 10
+FACES = Path(__file__).parents[2] / "evaluation" / "faces"
 
 
 def lived(seconds: float, *, speaking: bool, seed: int = 1, blinks: float = 17.0, motion: float = 1.0) -> Life:
@@ -178,6 +180,31 @@ def test_eyes_that_are_shut_in_the_photo_stay_shut(picture: Tensor, subject: Sub
     sleeping = act(picture, subject, [1.0], torch.zeros(1, 7))[0]
     seen = look(sleeping)
     assert not Compositor(seen, teeth_plate(seen, sleeping, 0), CPU, sleeping).can_blink
+
+
+def test_sunglasses_do_not_blink(picture: Tensor, subject: Subject) -> None:
+    dark = picture.clone()
+    eyes = subject.pixels[0, [point for eye in points.LIDS for lid in eye for point in lid], :2]
+    (left, top), (right, bottom) = eyes.amin(0).int().tolist(), eyes.amax(0).int().tolist()
+    dark[top - 6 : bottom + 7, left - 6 : right + 7] = torch.tensor([18, 18, 22]).byte()
+    assert Compositor(subject, teeth_plate(subject, picture, 0), CPU, picture).can_blink
+    assert not Compositor(subject, teeth_plate(subject, picture, 0), CPU, dark).can_blink
+
+
+def test_brows_behind_glasses_stay_lest_the_rims_bend() -> None:
+    photo = torch.from_numpy(load_image(FACES / "hopper.jpg"))
+    worn = look(photo)
+    moves = torch.zeros(2, 7)
+    moves[1, BROWS] = 1.0
+    still, raised = act(photo, worn, [0.0, 0.0], moves)
+    assert torch.equal(still, raised)
+
+
+@pytest.mark.parametrize("name", ["london_034", "london_061", "london_092", "london_136"])
+def test_bare_faces_are_not_said_to_wear_glasses(name: str) -> None:
+    photo = torch.from_numpy(load_image(FACES / f"{name}.jpg"))
+    seen = look(photo)
+    assert not has_glasses(photo.permute(2, 0, 1).float(), seen.poses, seen.rest.seen)
 
 
 def test_the_head_turns_and_the_pictures_border_stays(picture: Tensor, subject: Subject) -> None:

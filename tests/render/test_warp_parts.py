@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from app.media.image import load_image
 from app.render.warp import points
 from app.render.warp.animation import Animator
 from app.render.warp.aperture import aperture, lower_side
@@ -19,6 +21,8 @@ from app.render.warp.pose import fit_poses
 from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
 from app.render.warp.voice import Voice
 from tests.render.test_warp_picture import OPEN, SHUT, look, speak
+
+FACES = Path(__file__).parents[2] / "evaluation" / "faces"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,24 @@ def test_teeth_are_the_persons_own_where_they_show_and_drawn_where_not(picture: 
     assert teeth_plate(subject, picture, 0).own
     shut = speak(picture, subject, SHUT[None])[0]
     assert not teeth_plate(look(shut), shut, 0).own
+
+
+def test_drawn_teeth_are_as_dim_as_the_picture() -> None:
+    photo = torch.from_numpy(load_image(FACES / "london_045.jpg"))
+    bright = teeth_plate(look(photo), photo, 0)
+    dark = (photo.float() * 0.35).to(torch.uint8)
+    dim = teeth_plate(look(dark), dark, 0)
+    assert not bright.own
+    assert not dim.own
+    assert 0.2 < float(dim.rgba[:3].mean() / bright.rgba[:3].mean()) < 0.5
+
+
+def test_dark_skin_in_good_light_has_bright_teeth() -> None:
+    photo = torch.from_numpy(load_image(FACES / "london_061.jpg"))
+    seen = look(photo)
+    plate = teeth_plate(seen, photo, 0)
+    assert plate.dim == 1.0
+    assert plate.rgba[:3, plate.rgba[3] > 0.9].mean() > 1.3 * plate.light.mean()
 
 
 def test_a_black_and_white_photo_stays_black_and_white(picture: Tensor) -> None:

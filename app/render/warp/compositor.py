@@ -12,10 +12,12 @@ from app.render.warp import points
 from app.render.warp.animation import LowerFace
 from app.render.warp.aperture import Aperture, aperture, lower_side
 from app.render.warp.eyelids import Eyelids
+from app.render.warp.eyewear import eyes_show, has_glasses
 from app.render.warp.field import LATTICE_STEP, SplitField, inside_lips
 from app.render.warp.head_motion import HeadMotion
 from app.render.warp.interior import MouthView, paint
 from app.render.warp.lattice import Box, Lattice
+from app.render.warp.life import BROWS
 from app.render.warp.lighting import Light, read_light
 from app.render.warp.pose import HeadPose
 from app.render.warp.region import LowerFaceMask, Region
@@ -64,7 +66,7 @@ class Compositor:
         """`subject` lies on `device`; `still` [H, W, 3] uint8 is the source where all frames show the same picture."""
         self._still = still
         self._device = device
-        self._plate = Plate(plate.rgba.to(device), plate.top, plate.bottom, plate.light.to(device), plate.own)
+        self._plate = replace(plate, rgba=plate.rgba.to(device), light=plate.light.to(device))
         self._mask = LowerFaceMask(subject.rest.shape)
         self._field = SplitField(device)
         self._subject = subject
@@ -74,11 +76,14 @@ class Compositor:
         self._hold = SkinWeights(subject.rest.shape).hold()
         self._grounds: dict[bool, _Ground] = {}
         self._lids = None if still is None else Eyelids(subject.poses, subject.pixels[0])
+        picture = None if still is None else still.to(device).permute(2, 0, 1).float()
+        self._eyes_show = picture is not None and eyes_show(picture, subject.pixels[0, :, :2])
+        self._glasses = picture is not None and has_glasses(picture, subject.poses, subject.rest.seen)
 
     @property
     def can_blink(self) -> bool:
         """Whether this is a still picture with both eyes seen open."""
-        return self._lids is not None and self._lids.can_blink
+        return self._lids is not None and self._lids.can_blink and self._eyes_show
 
     def render_into(
         self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace, gestures: Gestures | None = None
@@ -156,7 +161,10 @@ class Compositor:
             patch = region.cut(still[None], torch.zeros(1, dtype=torch.long))
             ground = self._ground(region, patch, self._subject.pixels, pose)
             if moving:
-                ground = replace(ground, movements=head.fields(ground.lattice.knots[0]))
+                movements = head.fields(ground.lattice.knots[0])
+                if self._glasses:
+                    movements[BROWS] = 0  # the rims would bend
+                ground = replace(ground, movements=movements)
             self._grounds[moving] = ground
         return self._grounds[moving]
 

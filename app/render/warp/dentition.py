@@ -12,17 +12,17 @@ _WIDTHS = (0.094, 0.072, 0.078, 0.070, 0.066)
 Nelson, Wheeler's Dental Anatomy), the hindmost foreshortened by the arch."""
 _FORESHORTENED = (1.0, 0.97, 0.86, 0.66, 0.48)
 _SHORTER = (0.0, 0.010, 0.002, 0.012, 0.018)  # how much higher each edge ends than the central incisors'
-_SHOWN_AT_REST = 0.030  # of the incisors below the upper lip's edge, were the lips apart (3 mm; less with age)
+_SHOWN_AT_REST = 0.040  # of the incisors below the upper lip's edge, were the lips apart (3 to 4 mm)
 _SMILE_ARC = 0.16  # edges rise towards the back: v per u squared
 _ENAMEL = (1.0, 0.955, 0.875)
 _WHITE_LIT_SKIN = (1.15, 0.98, 0.87)  # colour of skin under white light over its brightness
 _LOWER_WIDTH = 0.058  # the four lower incisors are nearly equal
 
 
-def drawn_plate(lip: Tensor, scale: float, skin: Tensor) -> Plate:
+def drawn_plate(lip: Tensor, scale: float, skin: Tensor, dim: float) -> Plate:
     """Upper teeth behind an upper lip at rest, whose edge is `lip` [11, 2] in the plate's (u, v).
 
-    scale: pixels per unit of the picture; skin: [3] its colour.
+    scale: pixels per unit of the picture; skin: [3] its colour; dim: as in `Plate`.
     """
     middle = float(lip[4:7, 1].mean())
     top, bottom = middle - 0.14, middle + 0.10
@@ -39,11 +39,11 @@ def drawn_plate(lip: Tensor, scale: float, skin: Tensor) -> Plate:
     edge = middle + _SHOWN_AT_REST - torch.tensor(_SHORTER)[tooth] - _SMILE_ARC * across.square()
     edge = edge - 0.014 * round_off.pow(4)
     cover = ((edge - v) / 0.008 + 0.5).clamp(0, 1) * ((ends[-1] - across) / 0.02).clamp(0, 1)
-    colour = enamel(skin)[:, None, None]
+    colour = enamel(skin)[:, None, None] * dim
     body = 1 - 0.16 * round_off.pow(6) - 0.05 * round_off.square()  # narrow shadows between teeth
     body = body * (1 - 1.9 * across.square()).clamp(0.5, 1)  # the arch turns away from the light
     body = body * (0.93 + 0.07 * ((edge - v) / 0.10).clamp(0, 1))  # edges are more translucent
-    return Plate(torch.cat([colour * body, cover[None]], 0), top, bottom, skin, own=False)
+    return Plate(torch.cat([colour * body, cover[None]], 0), top, bottom, skin, own=False, dim=dim)
 
 
 def enamel(skin: Tensor) -> Tensor:

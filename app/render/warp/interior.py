@@ -43,9 +43,10 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
     depth = (view.above / height).clamp(0, 1)
     colour = brightness * _row(_CAVITY, view.u) * (0.55 + 0.75 * depth * depth)[:, None]
     colour = _tongue(colour, view, brightness, depth)
-    colour = _lower_teeth(colour, view, light, seam)
+    colour = _lower_teeth(colour, view, light, seam, plate.dim)
     colour = _upper_teeth(colour, view, plate, light)
     rim = _smooth(torch.minimum(view.above, view.below) / 0.022)
+    rim = rim + (1 - rim) * 0.75 * view.bite[:, None, None]  # at f and v the teeth stand before the lip, in the light
     small = _smooth(view.opening / 0.05)[:, None, None]
     line = brightness * _row(_LINE, view.u) * (1 - 0.45 * small)[:, None]
     colour = line + (colour - line) * (rim * small + (1 - rim) * small * 0.35)[:, None]
@@ -56,18 +57,18 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
 def _tongue(colour: Tensor, view: MouthView, brightness: Tensor, depth: Tensor) -> Tensor:
     rise = _smooth((view.opening - 0.05) / 0.10)[:, None, None]
     top = 0.46 + 0.30 * view.x.square()
-    body = _smooth((depth - top) / 0.28) * _smooth((0.72 - view.x.abs()) / 0.3) * rise
+    body = _smooth((depth - top) / 0.45) * _smooth((0.85 - view.x.abs()) / 0.55) * rise
     groove = 1 - 0.14 * torch.exp(-(view.x / 0.10).square())
     lit = brightness * _row(_TONGUE, view.u) * (groove * (0.68 + 0.7 * (depth - top).clamp(0, 1)))[:, None]
     return colour + (lit - colour) * body[:, None]
 
 
-def _lower_teeth(colour: Tensor, view: MouthView, light: Light, seam: float) -> Tensor:
+def _lower_teeth(colour: Tensor, view: MouthView, light: Light, seam: float, dim: float) -> Tensor:
     """They sink with the jaw, a little less than the lip that covers them: they show in wide openings only."""
     edge = seam + 0.055 + view.jaw[:, None, None] * 1.0
     shade, cover = lower_teeth(view.u, view.v - edge)
     cover = cover * _smooth((view.opening - 0.10) / 0.10)[:, None, None]
-    lit = enamel(light.skin)[:, :, None, None] * 0.70 * (shade * _side_light(view, light))[:, None]
+    lit = enamel(light.skin)[:, :, None, None] * (0.70 * dim) * (shade * _side_light(view, light))[:, None]
     return colour + (lit - colour) * cover[:, None]
 
 

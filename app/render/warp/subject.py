@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from app.render.warp import points
-from app.render.warp.dentition import drawn_plate
+from app.render.warp.dentition import drawn_plate, enamel
+from app.render.warp.eyewear import inside_eyes
 from app.render.warp.lighting import read_light
 from app.render.warp.pose import HeadPose, fit_poses
 from app.render.warp.rest import RestFace, lip_gaps, rest_face
@@ -73,10 +74,22 @@ def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:
     origin = pose.origin[0, :2] + pose.rotation[0, :2, 2] * subject.teeth_depth * scale
     upper, lower = seen[list(points.INNER_UPPER)], seen[list(points.INNER_LOWER)]
     plate = own_plate(picture, upper, lower, pose.flat()[0], origin, scale, light.skin[0])
+    dim = _dimness(picture, pixels[0], light.skin[0])
     if plate is not None:
-        return plate
+        return replace(plate, dim=dim)
     rest = flattened(pose.to_pixels(subject.rest.shape)[:, :, :2])
-    return drawn_plate(rest[list(points.INNER_UPPER)], float(subject.poses.scale.max()), light.skin[0])
+    return drawn_plate(rest[list(points.INNER_UPPER)], float(subject.poses.scale.max()), light.skin[0], dim)
+
+
+_AS_EYES = 1.25  # teeth are at most so much brighter than the whites of the eyes
+_DIMMEST = 0.35
+
+
+def _dimness(picture: Tensor, pixels: Tensor, skin: Tensor) -> float:
+    """What teeth drawn for skin of that colour must be darkened by, from the whites of the eyes: these tell dim light
+    from dark skin. picture: [3, H, W]; pixels: [COUNT, 2]."""
+    white = float(inside_eyes(picture, pixels).quantile(0.95))
+    return min(1.0, max(_DIMMEST, _AS_EYES * white / float(enamel(skin).mean())))
 
 
 _LOOKED_AT = 100  # frames in which teeth are searched: four seconds of a template say enough, and must be decoded

@@ -36,7 +36,7 @@ class Plate:
     """`rgba` [4, h, w], colours 0..255 and coverage 0..1, over u in LEFT..RIGHT and v in `top`..`bottom`.
 
     `light` [3] is the colour of the skin where it was made, to fit it to other light. `own` says whether it was cut
-    from a picture of the person.
+    from a picture of the person. `dim` is what drawn teeth must be darkened by in the picture's light, 0..1.
     """
 
     rgba: Tensor
@@ -44,6 +44,7 @@ class Plate:
     bottom: float
     light: Tensor
     own: bool
+    dim: float = 1.0
 
     def sample(self, u: Tensor, v: Tensor) -> Tensor:
         """Colours and coverage [B, 4, H, W] at head coordinates u, v [B, H, W]; coverage 0 beyond the plate."""
