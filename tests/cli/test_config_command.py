@@ -96,3 +96,22 @@ def test_what_cannot_be_used_is_named_with_its_origin(
     assert "prints what is in force" not in result.stderr
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.output
+
+
+def test_secrets_are_taken_as_a_list_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENROOM_WEBHOOK_SECRETS", "whsec_bmV3, old one")
+    monkeypatch.setenv("GREENROOM_WEBHOOK_SCHEDULE_S", "0, 1.5,60")
+    settings = config()["settings"]
+    assert settings["webhook_secrets"] == {"value": ["**********"] * 2, "origin": "GREENROOM_WEBHOOK_SECRETS"}
+    assert settings["webhook_schedule_s"]["value"] == [0.0, 1.5, 60.0]
+    table = CliRunner().invoke(app, ["config"]).output
+    assert "bmV3" not in table
+    assert "old one" not in table
+
+
+def test_a_secret_that_cannot_be_used_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENROOM_WEBHOOK_SECRETS", "whsec_%%%%")
+    refused = CliRunner().invoke(app, ["config"])
+    assert refused.exit_code != 0
+    assert "webhook_secrets" in refused.output
+    assert "%%%%" not in refused.output

@@ -71,3 +71,15 @@ def test_the_disk_is_told_as_far_as_it_tells() -> None:  # R3.12
     assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") == 123
     state.free = None
     assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") is None
+
+
+def test_deliveries_are_counted_and_what_waits_is_shown() -> None:  # R1.10
+    metrics = Metrics()
+    metrics.watch(State())
+    metrics.notice_tried("delivered", 0.2)
+    metrics.notice_tried("retry", 15.0)
+    value = metrics.registry.get_sample_value
+    counted = {o: value("greenroom_webhook_deliveries_total", {"outcome": o}) for o in ("delivered", "retry", "dead")}
+    assert counted == {"delivered": 1, "retry": 1, "dead": 0}
+    assert value("greenroom_webhook_duration_seconds_sum", {"outcome": "retry"}) == 15
+    assert (value("greenroom_webhook_pending"), value("greenroom_webhook_dead")) == (2, 1)
