@@ -76,7 +76,9 @@ class RenderResult:
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds spent per stage; stages overlap in time, so that they may add up to more than `seconds`."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-ready observations, e.g. `{"frames_without_face": 3, "analysis_cached": true}`."""
+    """JSON-ready observations, e.g. `{"frames_without_face": 3, "analysis_cached": true}`. The gate heeds some."""
+    articulation: Any = None
+    """The speech as the renderer heard it: float32 [m, 6] at 100 Hz (`app.speech.channels`). None: it did not tell."""
 
 
 class NoSettings(BaseModel):

@@ -22,7 +22,7 @@ from app.render.warp.framing import choose_view
 from app.render.warp.options import WarpOptions
 from app.render.warp.performance import Performance
 from app.render.warp.subject import read_subject
-from app.render.warp.tracking import FaceFinder
+from app.render.warp.tracking import FaceFinder, face_at
 from app.render.warp.voice import SpeechModel, listen
 from app.speech.articulation import SpeechAnalyser
 
@@ -34,6 +34,9 @@ LONGEST_CUT_SIDE = 4096
 
 _BATCH = 16  # frames in flight: enough to keep kernels busy, little enough to cancel within a fraction of a second
 _BATCH_PIXELS = 24_000_000  # and never more pixels than this (72 MB of frames), for large templates
+
+_LEAST_STRENGTH = 0.3
+"""With less the mouth is asked to hardly move, and nobody should wonder that it does not."""
 
 
 class WarpRenderer(Renderer):
@@ -100,9 +103,13 @@ class WarpRenderer(Renderer):
             height=footage.height,
             seconds=time.perf_counter() - started,
             stages=stages,
+            articulation=voice.curve,
             facts={
                 "frames_without_face": performance.faceless,
                 "blinks": performance.blinks,
+                "face_at": face_at(track),
+                "moves": _moves(options, footage.still),
+                "lips_follow": options.strength >= _LEAST_STRENGTH,
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),
                 "lips_parted_in_source": round(subject.rest.gap, 4),
@@ -153,3 +160,10 @@ class WarpRenderer(Renderer):
                 writer.close()
             progress.report(Phase.ENCODE, count, count)
         stages["encode"] = writer.encode_seconds
+
+
+def _moves(options: WarpOptions, still: bool) -> list[str]:
+    """What of the picture may change."""
+    eyes = ["eyes"] if still and options.blinks_per_minute > 0 else []
+    head = ["head"] if still and options.head_motion > 0 else []
+    return ["lower_face", *eyes, *head]

@@ -75,6 +75,13 @@ class FaceFinder:
         return _checked(track, cached=False)
 
 
+def face_at(track: Track) -> list[float]:
+    """The middle [x, y] of the face in the first frame that shows it, in pixels."""
+    first = int(track.present.nonzero()[0, 0])
+    middle = track.pixels[first, :, :2].mean(0)
+    return [round(float(value), 1) for value in middle]
+
+
 def _feed(tracker: FaceTracker, frames: Tensor, part: slice) -> None:
     tracker.feed(frames[part])
 

@@ -18,7 +18,7 @@ from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
 from app.render.timing import room_for_encoder, timed
 from app.render.warp.footage import Footage, open_footage
-from app.render.warp.tracking import FaceFinder, Track
+from app.render.warp.tracking import FaceFinder, Track, face_at
 from app.render.wav2lip.checkpoint import CheckpointError, load_generator
 from app.render.wav2lip.dubbing import Dubber
 from app.render.wav2lip.network import Generator
@@ -101,6 +101,8 @@ class Wav2LipRenderer(Renderer):
             seconds=time.perf_counter() - started,
             stages=stages,
             facts={
+                "face_at": face_at(track),
+                "moves": ["lower_face"],
                 "frames_without_face": faceless,
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),

@@ -1,0 +1,67 @@
+"""Is the sound of the finished video the speech that was sent: the loudness of both, every ten milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from app.media.audio_in import audio_blocks
+
+_RATE = 16_000
+_HOP = 160
+HOPS_PER_SECOND = _RATE // _HOP
+_FLOOR = 10 ** (-60 / 20)
+"""Quieter than 60 dB below full scale is silence: a codec may do there what it likes."""
+_REACH_S = 0.6
+"""Delays looked for, either way."""
+
+Loudness = npt.NDArray[np.float64]
+
+
+def loudness(path: Path) -> tuple[Loudness, int]:
+    """The loudness of a file's sound in dB above -60 dB of full scale, 100 a second, and its samples at 16 kHz."""
+    levels: list[Loudness] = []
+    rest = np.zeros(0, np.float32)
+    samples = 0
+    for block in audio_blocks(path, _RATE):
+        samples += len(block)
+        joined = np.concatenate([rest, block])
+        whole = len(joined) // _HOP * _HOP
+        levels.append(_decibels(joined[:whole].reshape(-1, _HOP)))
+        rest = joined[whole:]
+    if len(rest):
+        levels.append(_decibels(rest[None]))
+    return (np.concatenate(levels) if levels else np.zeros(0)), samples
+
+
+def _decibels(pieces: npt.NDArray[np.float32]) -> Loudness:
+    power = np.square(pieces, dtype=np.float64).mean(axis=1)
+    level: Loudness = 20 * np.log10(np.maximum(np.sqrt(power), _FLOOR) / _FLOOR)
+    return level
+
+
+def compare(sent: Loudness, made: Loudness) -> tuple[float, float] | None:
+    """How well the loudness of both agrees (correlation, -1..1) at the delay of `made` where it agrees best, and that
+    delay in seconds. None where what was sent has no loud and quiet to compare."""
+    if len(sent) < 20 or sent.std() < 1.0:
+        return None
+    reach = min(round(_REACH_S * HOPS_PER_SECOND), len(sent) // 2)
+    best, delay = -1.0, 0
+    for lag in sorted(range(-reach, reach + 1), key=abs):
+        one = sent[max(0, -lag) : len(sent) - max(0, lag)]
+        other = made[max(0, lag) :][: len(one)]
+        agreement = correlation(one[: len(other)], other)
+        if agreement > best + 1e-6:
+            best, delay = agreement, lag
+    return best, delay / HOPS_PER_SECOND
+
+
+def correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Pearson's correlation of two vectors of one length; 0 where one of them is constant."""
+    if len(one) < 3:
+        return 0.0
+    a, b = one - one.mean(), other - other.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm > 1e-9 else 0.0

@@ -1,0 +1,21 @@
+"""Speech to evaluate with: wav files, cut to a length that is a whole number of frames."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+RATE = 16_000
+
+
+def write_wave(path: Path, samples: npt.NDArray[np.float32]) -> Path:
+    """Mono, 16 bits, 16 kHz."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return path
