@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     task_lost_s: Positive = Field(
         60.0, description="How long the record of a running task may be gone from the database."
     )
+    confidence_threshold: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.6, description="Videos of less confidence are made again or put up for review. 0: none."
+    )
     max_retries: Annotated[int, Field(ge=0)] = 3
     backoff: Literal["seed", "fixed", "exponential", "full_jitter"] = Field(
         "seed", description="How pauses before retries grow."

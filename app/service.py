@@ -141,6 +141,7 @@ class Service:
             budget=budget,
             locate=self._locate,
             attempts_dir=self._attempts_dir,
+            confidence_threshold=settings.confidence_threshold,
         )
         self._oom = OomCounter()
         self.dispatcher = Dispatcher(

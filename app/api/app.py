@@ -15,7 +15,18 @@ from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
-from app.api.routes import deliveries, generate, observing, operations, output, queue, tasks, tiers, uploads
+from app.api.routes import (
+    deliveries,
+    generate,
+    observing,
+    operations,
+    output,
+    queue,
+    review,
+    tasks,
+    tiers,
+    uploads,
+)
 from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
@@ -45,6 +56,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         tasks.router(deps, waiters, holding),
         output.router(deps),
         deliveries.router(deps),
+        review.router(deps, holding),
         uploads.router(deps),
         queue.router(deps, holding),
         observing.router(deps),
@@ -65,7 +77,7 @@ def _describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            for model in (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails):
+            for model in (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails, *review.MODELS):
                 described = model.model_json_schema(ref_template=_REF)
                 described.pop("$defs", None)
                 schemas[model.__name__] = described

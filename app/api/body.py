@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.api.errors import invalid_request
 from app.api.problems import FieldError, ProblemCode, ProblemError
 
+_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 _SHOWN = 64
 """Characters of a key that is not ours."""
 _SHOWN_PATH = 512
@@ -56,6 +58,14 @@ async def read_limited(request: Request, limit: int, idle_s: float) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
     return bytes(body)
+
+
+async def read_object(request: Request, limit: int, idle_s: float) -> dict[str, Any]:
+    """The body as a JSON object. Raises UNSUPPORTED_MEDIA_TYPE, REQUEST_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_INVALID."""
+    content_type = request.headers.get("content-type", "application/json")
+    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()):
+        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, field="Content-Type")
+    return parse_object(await read_limited(request, limit, idle_s))
 
 
 def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class ProblemCode(StrEnum):
     TASK_NOT_FINISHED = "TASK_NOT_FINISHED"
     TASK_HAS_NO_OUTPUT = "TASK_HAS_NO_OUTPUT"
     TASK_NOT_FAILED = "TASK_NOT_FAILED"
+    TASK_NOT_IN_REVIEW = "TASK_NOT_IN_REVIEW"
     INPUTS_GONE = "INPUTS_GONE"
     OUTPUT_EXPIRED = "OUTPUT_EXPIRED"
     OUTPUT_GONE = "OUTPUT_GONE"
@@ -96,6 +97,9 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.TASK_HAS_NO_OUTPUT: ProblemRow(404, "The task ended without a result", "GET the task: `error` says why."),
     _P.TASK_NOT_FAILED: ProblemRow(
         409, "The task has not failed", "Only a FAILED task is tried again: submit another one with POST /generate."
+    ),
+    _P.TASK_NOT_IN_REVIEW: ProblemRow(
+        409, "The task is not in review", "GET the task: somebody may have decided already, or nobody was asked."
     ),
     _P.INPUTS_GONE: ProblemRow(
         410, "The inputs were removed", "They are kept for a limited time: send them again with POST /generate."

@@ -105,6 +105,15 @@ class OutputResource(BaseModel):
     fps: float
 
 
+class ReviewLinks(BaseModel):
+    """What a person does about a video in review."""
+
+    output: str
+    approve: str
+    reject: str
+    rerender: str
+
+
 class TaskLinks(BaseModel):
     """Addresses that apply to the task as it is now; null where one does not (yet)."""
 
@@ -118,6 +127,8 @@ class TaskLinks(BaseModel):
     """Of a FAILED task: the tasks that try it again. An address and no list, since what has ended never changes."""
     deliveries: str | None
     """Of a task with a callback: its notices, and what became of them."""
+    review: ReviewLinks | None
+    """Of a task in REVIEW: where to see the video, and where to decide."""
 
 
 class TaskResource(BaseModel):
@@ -189,12 +200,22 @@ def task_resource(
             retry=f"{path}/retry" if task.status is Status.FAILED else None,
             retries=f"/tasks?retry_of={task.id}" if task.status is Status.FAILED else None,
             deliveries=f"{path}/deliveries" if task.callback is not None else None,
+            review=_review_links(path) if task.status is Status.REVIEW else None,
         ),
         retry_of=task.retry_of,
         created_at=rfc3339(task.created_at),
         started_at=_moment(task.started_at),
         finished_at=_moment(task.finished_at),
         metadata=task.metadata,
+    )
+
+
+def _review_links(path: str) -> ReviewLinks:
+    return ReviewLinks(
+        output=f"{path}/output?review=true",
+        approve=f"{path}/approve",
+        reject=f"{path}/reject",
+        rerender=f"{path}/rerender",
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from app.api.admission import admit, client_of, require_room
-from app.api.body import declared_length, parse_object, read_limited
+from app.api.body import declared_length, parse_object, read_object
 from app.api.errors import field_errors, invalid_request
 from app.api.models import GenerateRequest, json_bytes
 from app.api.multipart import FormLimits, boundary_of, read_form
@@ -27,7 +27,6 @@ from app.tiers.tiers import NoTier, UnknownTier, Work
 
 INPUT_FIELDS = ("source", "audio")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 _MAX_URI_BYTES = 8192
 _FORM_OVERHEAD = 64 * 1024
 """Boundaries and part headers of a multipart body."""
@@ -61,7 +60,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
     body = submission.body
     refuse_unavailable(body)
     fallback = body.fallback or default_fallback(body.renderer)
-    check_options(body, fallback, deps)
+    check_options(body.renderer, fallback, body.options, deps)
     key = agreed_key(key, body.request_id)
     remembered = None
     if key is not None:
@@ -110,10 +109,8 @@ async def read_submission(request: Request, deps: ApiDependencies) -> Submission
     boundary = boundary_of(content_type)
     if boundary is not None:
         return await _read_multipart(request, boundary, deps)
-    if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()):
-        raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, field="Content-Type")
-    body = await read_limited(request, deps.settings.max_json_bytes, deps.settings.body_idle_s)
-    return Submission(_validated(parse_object(body), {}, deps))
+    fields = await read_object(request, deps.settings.max_json_bytes, deps.settings.body_idle_s)
+    return Submission(_validated(fields, {}, deps))
 
 
 async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependencies) -> Submission:
@@ -202,15 +199,15 @@ def default_fallback(renderer: str | None) -> str:
     return "any" if renderer is None else "none"
 
 
-def check_options(body: GenerateRequest, fallback: str, deps: ApiDependencies) -> None:
+def check_options(renderer: str | None, fallback: str, options: dict[str, Any], deps: ApiDependencies) -> None:
     """Raise REQUEST_INVALID unless the renderer is there and one of the admitted tiers takes the options."""
     tiers = deps.tiers.tiers
     try:
-        tiers.check_options(body.renderer, fallback, body.options)
+        tiers.check_options(renderer, fallback, options)
     except UnknownTier:
         hint = f"There are: {', '.join(tiers.names())}."
-        why = tiers.why_absent(body.renderer or "")
-        text = f"There is no renderer {body.renderer!r}" + (f" here: {why}." if why else ".")
+        why = tiers.why_absent(renderer or "")
+        text = f"There is no renderer {renderer!r}" + (f" here: {why}." if why else ".")
         raise invalid_request(
             [FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text, hint)]
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from app.retry.backoff import Backoff
@@ -14,7 +14,7 @@ from app.retry.taxonomy import Failure, FailureCode
 class Decision:
     """`end` of the attempt as the store knows it; `backoff_s` counts for a retry; `reason` is for the log."""
 
-    end: Literal["retry", "failover", "fail", "requeue", "cancel"]
+    end: Literal["retry", "failover", "fail", "requeue", "cancel", "review"]
     backoff_s: float
     reason: str
 
@@ -33,8 +33,24 @@ def decide(
 
     `earlier` are the codes of this task's failed attempts before, `retries` the retries charged so far over all
     causes. A retry that could only start past `deadline_at` (epoch seconds) is not scheduled. `backoff` is asked with
-    the number of this cause's retry and its row's first delay.
+    the number of this cause's retry and its row's first delay. A video of low confidence that is not made again goes to
+    a person.
     """
+    decision = _decide(failure, earlier, retries, max_retries, now, deadline_at, backoff)
+    if decision.end == "fail" and failure.code is FailureCode.LOW_CONFIDENCE:
+        return replace(decision, end="review", reason=f"{decision.reason}; a person decides")
+    return decision
+
+
+def _decide(
+    failure: Failure,
+    earlier: Sequence[FailureCode],
+    retries: int,
+    max_retries: int,
+    now: float,
+    deadline_at: float | None,
+    backoff: Backoff,
+) -> Decision:
     policy = failure.policy
     if failure.code is FailureCode.CANCELLED:
         return Decision("cancel", 0.0, "cancelled")

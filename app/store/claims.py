@@ -162,7 +162,7 @@ def succeed(
         tx,
         task,
         Status.SUCCEEDED,
-        {"served_by": served_by, "degraded": degraded} | ended,
+        {"served_by": served_by, "degraded": degraded, "confidence": (quality or {}).get("confidence")} | ended,
         output=asdict(artifact),
         served_by=served_by,
         degraded=degraded,

@@ -21,6 +21,7 @@ from app.store.records import (
     IdempotencyKey,
     NewTask,
     Offer,
+    Order,
     Page,
     QueueStats,
     ReadyRoute,
@@ -28,7 +29,9 @@ from app.store.records import (
     TaskFilter,
     TaskRecord,
     UploadRecord,
+    Verdict,
 )
+from app.tasks.status import Status
 
 if TYPE_CHECKING:
     from app.store.outbox import Outbox
@@ -63,6 +66,14 @@ class ClientQueueFull(Exception):
         self.limit = limit
         self.waiting = waiting
         super().__init__(f"The client {client!r} has its limit of {limit} waiting tasks.")
+
+
+class NotInReview(Exception):
+    """Nobody is asked about this task: its status is `status`."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        super().__init__(f"The task is {status}, not in review.")
 
 
 class StoreUnavailable(Exception):
@@ -137,6 +148,18 @@ class Store(Protocol):
 
     def cancel(self, task_id: str, reason: str = "") -> CancelOutcome:
         """As `acancel`, for threads."""
+
+    async def aapprove(self, task_id: str, verdict: Verdict) -> TaskRecord | None:
+        """REVIEW -> SUCCEEDED with the video as it is; None for an unknown task. Raises `NotInReview`."""
+
+    async def areject(self, task_id: str, verdict: Verdict) -> TaskRecord | None:
+        """REVIEW -> FAILED without the video; None for an unknown task. Raises `NotInReview`."""
+
+    async def arerender(self, task_id: str, verdict: Verdict, order: Order) -> TaskRecord | None:
+        """REVIEW -> QUEUED at its old rank, with another order and all retries; None for an unknown task.
+
+        Raises `NotInReview`.
+        """
 
     async def aqueue(self) -> QueueStats:
         """The queue now."""
@@ -222,6 +245,23 @@ class Store(Protocol):
         """RUNNING -> SUCCEEDED with the artifact, in one commit, also where a cancel was asked for: the work is done.
 
         Raises `StaleClaim`.
+        """
+
+    def put_up_for_review(
+        self,
+        claim: Claim,
+        artifact: Artifact,
+        *,
+        error: dict[str, Any],
+        served_by: str,
+        quality: dict[str, Any],
+        degraded: bool = False,
+        stages: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        """RUNNING -> REVIEW with the artifact and the `error` that says why, in one commit.
+
+        To CANCELLED, without the artifact, where that was asked for. Raises `StaleClaim`.
         """
 
     def end_attempt(

@@ -90,6 +90,24 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who decided about a video in review, and why."""
+
+    who: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a task is to be rendered with: the part of a request that a reviewer may change, and the tiers for it."""
+
+    renderer: str | None
+    fallback: str
+    options: dict[str, Any]
+    route: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """One attempt as it is kept: started, ended, and why it ended."""
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import claims, creation, endings, kept, reads, retention, routes
+from app.store import claims, creation, endings, kept, reads, retention, review, routes
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -32,6 +32,7 @@ from app.store.records import (
     IdempotencyKey,
     NewTask,
     Offer,
+    Order,
     Page,
     QueueStats,
     ReadyRoute,
@@ -39,6 +40,7 @@ from app.store.records import (
     TaskFilter,
     TaskRecord,
     UploadRecord,
+    Verdict,
 )
 from app.store.transaction import Transaction
 from app.store.upload_cache import UploadCache
@@ -159,6 +161,15 @@ class SqlStore(Store):
     def cancel(self, task_id: str, reason: str = "") -> CancelOutcome:
         return self._write(lambda tx: creation.cancel(tx, task_id, reason))
 
+    async def aapprove(self, task_id: str, verdict: Verdict) -> TaskRecord | None:
+        return await self._awrite(lambda tx: review.approve(tx, task_id, verdict))
+
+    async def areject(self, task_id: str, verdict: Verdict) -> TaskRecord | None:
+        return await self._awrite(lambda tx: review.reject(tx, task_id, verdict))
+
+    async def arerender(self, task_id: str, verdict: Verdict, order: Order) -> TaskRecord | None:
+        return await self._awrite(lambda tx: review.rerender(tx, task_id, verdict, order))
+
     async def aqueue(self) -> QueueStats:
         return await self._aread(lambda connection: reads.queue(connection, self._clock()))
 
@@ -235,6 +246,32 @@ class SqlStore(Store):
         return self._write(
             lambda tx: claims.succeed(
                 tx, claim, artifact, served_by=served_by, degraded=degraded, quality=quality, stages=stages, facts=facts
+            )
+        )
+
+    def put_up_for_review(
+        self,
+        claim: Claim,
+        artifact: Artifact,
+        *,
+        error: dict[str, Any],
+        served_by: str,
+        quality: dict[str, Any],
+        degraded: bool = False,
+        stages: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> TaskRecord:
+        return self._write(
+            lambda tx: review.put_up(
+                tx,
+                claim,
+                artifact,
+                error=error,
+                served_by=served_by,
+                degraded=degraded,
+                quality=quality,
+                stages=stages or {},
+                facts=facts or {},
             )
         )
 

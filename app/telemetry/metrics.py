@@ -35,6 +35,7 @@ from app.telemetry.statistics import Statistics
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _WAIT_BUCKETS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
 _UNSETTLED = frozenset({"stale", "unsettled"})
@@ -143,6 +144,13 @@ class Metrics:
             "Time of an attempt from its claim to its committed end.",
             ["tier", "outcome"],
             buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._confidence = Histogram(
+            "greenroom_confidence",
+            "How sure the quality gate is of finished videos, 0 to 1.",
+            ["tier"],
+            buckets=_CONFIDENCE_BUCKETS,
             registry=self.registry,
         )
         self._task_duration = Histogram(
@@ -294,6 +302,8 @@ class Metrics:
                 self._compute.labels(attempt.tier, "slot").inc(spent)
                 if attempt.device.startswith("cuda"):
                     self._compute.labels(attempt.tier, "gpu").inc(spent)
+                if (confidence := _confidence(event)) is not None:
+                    self._confidence.labels(attempt.tier).observe(confidence)
                 if event.type == EVENT_OF[Status.RETRY_WAIT] and "failover_to" in event.data:
                     self._failovers.labels(attempt.code or "", attempt.tier).inc()
                 elif event.type == EVENT_OF[Status.RETRY_WAIT]:
@@ -346,6 +356,13 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """The page for a scrape and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+def _confidence(event: EventRecord) -> float | None:
+    """The confidence of the video that an attempt ended with; None if it ended without one."""
+    error = event.data.get("error") or {}
+    found = event.data.get("confidence", (error.get("detail") or {}).get("confidence"))
+    return None if found is None else float(found)
 
 
 RenderMetrics = Callable[[], tuple[bytes, str]]

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from app.quality.checks import check_output
+from app.quality.gate import Gate, Judgement
 from app.render import registry
 from app.render.batching import free_device_memory
 from app.render.canary import canary_job
@@ -145,26 +146,29 @@ class _Renderers:
         return self._loaded[tier]
 
 
-def _load(spec: ChildSpec, events: Connection) -> tuple[_Renderers, dict[str, str]]:
+def _load(spec: ChildSpec, events: Connection) -> tuple[_Renderers, Gate, dict[str, str]]:
     if spec.device.startswith("cuda"):
         _require_cuda(spec)
     renderers = _Renderers(spec, events.fileno())
+    gate = Gate(spec.device if spec.device.startswith("cuda") else "cpu")
     first = spec.serves[0]
     renderer = renderers.get(first.tier)
     if registry.capabilities(first.renderer).canary:
-        _sing(renderer)
+        _sing(renderer, gate)
     versions = {"python": sys.version.split()[0]}
     if (torch := sys.modules.get("torch")) is not None:
         versions["torch"] = str(torch.__version__)
-    return renderers, versions
+    return renderers, gate, versions
 
 
-def _sing(renderer: Renderer) -> None:
-    """Render and check the canary: a process is ready when it has shown that it can do its work."""
+def _sing(renderer: Renderer, gate: Gate) -> None:
+    """Render, check and judge the canary: a process is ready when it has shown that it can do its work."""
     with TemporaryDirectory(prefix="greenroom-canary-") as folder:
         job = canary_job(Path(folder), registry.validate_options(renderer.name, {}))
         try:
-            check_output(renderer.render(job, _Unheard()), job)
+            result = renderer.render(job, _Unheard())
+            check_output(result, job)
+            gate.judge(job, result, lip_sync=registry.capabilities(renderer.name).lip_sync)
         except Exception as error:
             failure = classify_exception(error)
             raise CodedError(
@@ -191,7 +195,7 @@ def _failed(run: wire.Run, failure: Failure) -> wire.Failed:
     return wire.Failed(run.task_id, run.attempt, failure.code, failure.message, failure.hint, failure.detail)
 
 
-def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.Finished | wire.Failed:
+def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporter) -> wire.Finished | wire.Failed:
     job = RenderJob(
         source=Path(run.source),
         audio=Path(run.audio),
@@ -202,22 +206,32 @@ def _render(renderers: _Renderers, run: wire.Run, reporter: _Reporter) -> wire.F
         batch_scale=run.batch_scale,
     )
     try:
-        result = renderers.get(run.tier).render(job, reporter)
+        renderer = renderers.get(run.tier)
+        result = renderer.render(job, reporter)
         reporter.report(Phase.ENCODE, result.frames, result.frames)
         checks = check_output(result, job)
+        began = time.monotonic()
+        judgement = gate.judge(
+            job,
+            result,
+            lip_sync=registry.capabilities(renderer.name).lip_sync,
+            alive=lambda: reporter.report(Phase.ENCODE, result.frames, result.frames),
+        )
     except Cancelled:
         return _failed(run, Failure(FailureCode.CANCELLED))
     except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
         failure = classify_exception(error)
     else:
-        return _finished(run, result, checks)
+        return _finished(run, result, checks, judgement, time.monotonic() - began)
     if failure.code is FailureCode.GPU_OOM:
         # The process stays. Not before the error is forgotten: its traceback holds the tensors of the render.
         free_device_memory()
     return _failed(run, failure)
 
 
-def _finished(run: wire.Run, result: RenderResult, checks: dict[str, Any]) -> wire.Finished:
+def _finished(
+    run: wire.Run, result: RenderResult, checks: dict[str, Any], judgement: Judgement, judged_s: float
+) -> wire.Finished:
     return wire.Finished(
         task_id=run.task_id,
         attempt=run.attempt,
@@ -228,9 +242,11 @@ def _finished(run: wire.Run, result: RenderResult, checks: dict[str, Any]) -> wi
         width=result.width,
         height=result.height,
         seconds=result.seconds,
-        stages=dict(result.stages),
+        stages={**result.stages, "judge": judged_s},
         facts={**result.facts, "peak_memory_bytes": peak_memory()},
-        checks=checks,
+        checks=checks | judgement.values,
+        scores=judgement.scores,
+        confidence=judgement.confidence,
     )
 
 
@@ -278,7 +294,7 @@ def main(
         events.send_bytes(wire.encode(event))
 
     try:
-        renderers, versions = _load(spec, events)
+        renderers, gate, versions = _load(spec, events)
     except Exception as error:  # noqa: BLE001 - the boundary: a start that fails says why before it exits
         failure = classify_exception(error)
         code = failure.code if failure.code is FailureCode.GPU_UNAVAILABLE else FailureCode.WORKER_START_FAILED
@@ -288,7 +304,7 @@ def main(
     while not isinstance(job := inbox.jobs.get(), wire.Stop):
         block.begin(job.attempt)
         send(wire.Started(job.task_id, job.attempt))
-        outcome = _render(renderers, job, _Reporter(block, inbox, job))
+        outcome = _render(renderers, gate, job, _Reporter(block, inbox, job))
         send(outcome)
         if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code)):
             sys.exit(1)

@@ -22,7 +22,7 @@ from app.retry.decision import decide
 from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import StaleClaim, Store, StoreUnavailable
-from app.store.records import Artifact, Claim, InputRef, TaskRecord
+from app.store.records import Artifact, AttemptEnd, Claim, InputRef, TaskRecord
 from app.worker import wire
 from app.worker.board import TierBoard
 from app.worker.publish import publish, unpublish
@@ -48,10 +48,11 @@ class Settler:
         budget: RetryBudget,
         locate: Callable[[InputRef], Path],
         attempts_dir: Path,
+        confidence_threshold: float = 0.6,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`backoff_cap_s`: what a retry waits over the budget. `patience_s`: how long a write is tried again while the
-        database is unavailable (about one lease)."""
+        database is unavailable (about one lease). `confidence_threshold`: videos below it are not passed on."""
         self._store = store
         self._data_dir = data_dir
         self._board = board
@@ -62,11 +63,17 @@ class Settler:
         self._budget = budget
         self._locate = locate
         self._attempts_dir = attempts_dir
+        self._confidence_threshold = confidence_threshold
         self._clock = clock
 
     def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
-        """Publish the file and commit SUCCEEDED. Returns the outcome for metrics. Raises OSError before the commit."""
+        """Publish the file and commit SUCCEEDED; of one below the threshold, what follows instead.
+
+        Returns the outcome for metrics. Raises OSError before the commit.
+        """
         hit("rendered")
+        if finished.confidence < self._confidence_threshold:
+            return self._doubt(claim, finished, elapsed_s)
         artifact = publish(finished, self._data_dir)
         hit("published")
         try:
@@ -78,7 +85,7 @@ class Settler:
                     degraded=self._board.is_degraded(claim.tier),
                     stages=finished.stages,
                     facts=finished.facts,
-                    quality={"checks": finished.checks},
+                    quality=_quality(finished),
                 )
             )
         except StaleClaim:
@@ -101,18 +108,79 @@ class Settler:
         )
         return "succeeded"
 
-    def fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
-        """Close the attempt with `failure` and what the failure table says. Returns the outcome for metrics."""
+    def _doubt(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
+        """Make it again, or have a person look at it."""
+        failure = _low_confidence(finished, self._confidence_threshold)
+        settled = self.fail(claim, failure, None, elapsed_s, reviewable=True)
+        if settled != "review":
+            return settled
+        artifact = publish(finished, self._data_dir)
+        try:
+            after = self._patiently(
+                lambda: self._store.put_up_for_review(
+                    claim,
+                    artifact,
+                    error=_error_of(failure),
+                    served_by=claim.tier,
+                    degraded=self._board.is_degraded(claim.tier),
+                    stages=finished.stages,
+                    facts=finished.facts,
+                    quality=_quality(finished),
+                )
+            )
+        except StaleClaim:
+            if not self._is_committed(claim, artifact):
+                unpublish(artifact, self._data_dir)
+                log.warning("late_result_refused", elapsed_s=round(elapsed_s, 3))
+                return "stale"
+            return "review"
+        except RetryError:
+            return self._unsettled()
+        self._budget.attempt_ended(retried=False)
+        if after.output is None:
+            unpublish(artifact, self._data_dir)
+            return "cancelled"
+        log.warning(
+            "put_up_for_review",
+            tier=claim.tier,
+            elapsed_s=round(elapsed_s, 3),
+            confidence=finished.confidence,
+            message=failure.message,
+            output=artifact.path,
+        )
+        return "review"
+
+    def fail(
+        self,
+        claim: Claim,
+        failure: Failure,
+        postmortem: dict[str, Any] | None,
+        elapsed_s: float,
+        *,
+        reviewable: bool = False,
+    ) -> str:
+        """Close the attempt with `failure` and what the failure table says. Returns the outcome for metrics.
+
+        `reviewable`: there is a video that a person could look at. Where that follows, nothing is written yet and the
+        outcome is `review`.
+        """
         hit("failed")
         try:
-            return self._patiently(lambda: self._fail(claim, failure, postmortem, elapsed_s))
+            return self._patiently(lambda: self._fail(claim, failure, postmortem, elapsed_s, reviewable))
         except StaleClaim:
             log.warning("late_failure_refused", code=failure.code, elapsed_s=round(elapsed_s, 3))
             return "stale"
         except RetryError:
             return self._unsettled()
 
-    def _fail(self, claim: Claim, failure: Failure, postmortem: dict[str, Any] | None, elapsed_s: float) -> str:
+    def _fail(
+        self,
+        claim: Claim,
+        failure: Failure,
+        postmortem: dict[str, Any] | None,
+        elapsed_s: float,
+        reviewable: bool,
+    ) -> str:
         task = self._store.get(claim.task.id)
         if task is None:
             return self._lost(claim, failure, elapsed_s)
@@ -120,13 +188,11 @@ class Settler:
         now = self._clock()
         outcome = self._decide(claim, task, failure, now)
         decision = outcome.decision
-        error = {
-            "code": failure.code.value,
-            "message": failure.message,
-            "hint": failure.hint,
-            "retryable": failure.policy.retryable,
-            "detail": failure.detail,
-        }
+        if decision.end == "review" and reviewable:
+            return "review"
+        # Without a video there is nothing to look at.
+        end: AttemptEnd = "fail" if decision.end == "review" else decision.end
+        error = _error_of(failure)
         retrying = decision.end == "retry"
         backoff_s, reason = decision.backoff_s, decision.reason
         if retrying and not self._budget.allows():
@@ -135,7 +201,7 @@ class Settler:
         backoff_ms = round(backoff_s * 1000) if retrying else None
         after = self._store.end_attempt(
             claim,
-            decision.end,
+            end,
             error=error,
             retry_at=now + backoff_s if retrying else None,
             backoff_ms=backoff_ms,
@@ -144,7 +210,7 @@ class Settler:
             followed_by=reason,
         )
         self._budget.attempt_ended(retried=retrying)
-        say = log.info if decision.end in ("requeue", "cancel") else log.warning
+        say = log.info if end in ("requeue", "cancel") else log.warning
         say(
             "retry_scheduled" if retrying else "attempt_ended",
             code=failure.code.value,
@@ -155,7 +221,7 @@ class Settler:
             status=after.status.value,
             **self._whereabouts(claim, elapsed_s),
         )
-        return _OUTCOMES[decision.end]
+        return _OUTCOMES[end]
 
     def _lost(self, claim: Claim, failure: Failure, elapsed_s: float) -> str:
         """There is no record to write to: the log alone tells what became of the task."""
@@ -238,6 +304,27 @@ _OUTCOMES = {
     "cancel": "cancelled",
 }
 """What the metrics call an attempt, by its end."""
+
+
+def _error_of(failure: Failure) -> dict[str, Any]:
+    return {
+        "code": failure.code.value,
+        "message": failure.message,
+        "hint": failure.hint,
+        "retryable": failure.policy.retryable,
+        "detail": failure.detail,
+    }
+
+
+def _quality(finished: wire.Finished) -> dict[str, Any]:
+    return {"confidence": finished.confidence, "checks": finished.checks, "scores": finished.scores}
+
+
+def _low_confidence(finished: wire.Finished, threshold: float) -> Failure:
+    weak = sorted((score, name) for name, score in finished.scores.items() if score < threshold)
+    named = ", ".join(f"{name} {score:.2f}" for score, name in weak)
+    message = f"The video's confidence is {finished.confidence:.2f}, below {threshold:g}: {named}."
+    return Failure(FailureCode.LOW_CONFIDENCE, message, detail=_quality(finished))
 
 
 def _in_the_callers_words(failure: Failure, task: TaskRecord) -> Failure:

@@ -61,7 +61,10 @@ class Started(msgspec.Struct, tag="started", frozen=True):
 
 
 class Finished(msgspec.Struct, tag="finished", frozen=True):
-    """Child -> service: the file is written and checked (not yet published); `checks` are the measured values."""
+    """Child -> service: the file is written and checked (not yet published).
+
+    `checks` are the measured values, `scores` what the gate made of them, 0..1, and `confidence` the lowest score.
+    """
 
     task_id: str
     attempt: int
@@ -75,6 +78,8 @@ class Finished(msgspec.Struct, tag="finished", frozen=True):
     stages: dict[str, float]
     facts: dict[str, Any]
     checks: dict[str, Any]
+    scores: dict[str, float]
+    confidence: float
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):

@@ -14,6 +14,7 @@ import pytest
 
 from app.cleanup import scope
 from app.store.interface import StoreUnavailable
+from app.store.records import Verdict
 from app.tasks.status import Status
 from app.worker import dispatcher
 
@@ -149,6 +150,48 @@ def test_a_broken_file_is_never_published(bench, submit, fault):
     assert task.status is Status.FAILED
     assert codes(task) == ["OUTPUT_INVALID", "OUTPUT_INVALID"]
     assert task.output is None
+    assert not list((node.folder / "results").glob("*/*"))
+
+
+def test_a_poor_video_is_made_again_and_then_put_up_for_review(bench, submit, store):  # R3.3
+    node = bench()
+    task_id = submit(fault="black")
+    node.until(lambda: node.task(task_id).status is Status.REVIEW, "the review")
+    node.until(lambda: node.dispatcher.running_count() == 0, "the attempt's cleanup")
+    task = node.task(task_id)
+    assert codes(task) == ["LOW_CONFIDENCE", "LOW_CONFIDENCE"]
+    assert task.error["message"] == "The video's confidence is 0.00, below 0.6: not_black 0.00."
+    assert task.quality["confidence"] == 0
+    assert task.quality["checks"]["black_share"] == 1
+    assert task.served_by == "rehearsal"
+    assert [path.name for path in (node.folder / "results").glob("*/*")] == ["2.mp4"]
+    assert (node.folder / task.output.path).stat().st_size == task.output.bytes
+    assert not list((node.folder / "attempts").glob("*"))
+    told = store.events(task.id)[-1]
+    assert (told.type, told.data["confidence"], told.data["error"]["code"]) == ("task.review", 0, "LOW_CONFIDENCE")
+    asyncio.run(store.areject(task.id, Verdict("Anna", "black")))
+    assert store.get(task.id).status is Status.FAILED
+
+
+def test_a_poor_video_that_comes_once_costs_one_attempt(bench, submit):
+    node = bench()
+    task = node.until_ended(submit(fault="black", times=1))
+    assert (task.status, codes(task)) == (Status.SUCCEEDED, ["LOW_CONFIDENCE", None])
+    assert task.quality["confidence"] >= 0.6
+    assert set(task.quality["scores"]) >= {"not_black"}
+
+
+def test_a_cancel_beats_the_review(bench, submit, store, monkeypatch):
+    node = bench()
+
+    def cancelled_first(claim, artifact, **rest):
+        store.cancel(claim.task.id)
+        return put_up(claim, artifact, **rest)
+
+    put_up = store.put_up_for_review
+    monkeypatch.setattr(store, "put_up_for_review", cancelled_first)
+    task = node.until_ended(submit(fault="black"))
+    assert task.status is Status.CANCELLED
     assert not list((node.folder / "results").glob("*/*"))
 
 

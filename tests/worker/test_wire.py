@@ -22,9 +22,25 @@ SNAPSHOTS = [
     ),
     (wire.Started("t", 1), b'{"type":"started","task_id":"t","attempt":1}'),
     (
-        wire.Finished("t", 1, "/o/x.mp4", 50, 25.0, 2.0, 64, 64, 0.5, {"render": 0.4}, {"cached": True}, {"bytes": 9}),
+        wire.Finished(
+            "t",
+            1,
+            "/o/x.mp4",
+            50,
+            25.0,
+            2.0,
+            64,
+            64,
+            0.5,
+            {"render": 0.4},
+            {"cached": True},
+            {"bytes": 9},
+            {"sound": 0.9},
+            0.9,
+        ),
         b'{"type":"finished","task_id":"t","attempt":1,"path":"/o/x.mp4","frames":50,"fps":25.0,"duration_s":2.0,'
-        b'"width":64,"height":64,"seconds":0.5,"stages":{"render":0.4},"facts":{"cached":true},"checks":{"bytes":9}}',
+        b'"width":64,"height":64,"seconds":0.5,"stages":{"render":0.4},"facts":{"cached":true},"checks":{"bytes":9},'
+        b'"scores":{"sound":0.9},"confidence":0.9}',
     ),
     (
         wire.Failed("t", 1, "INTERNAL", "m", "h", {"type": "x"}),

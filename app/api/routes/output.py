@@ -7,10 +7,10 @@ import base64
 import unicodedata
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.api.answering import problems
 from app.api.file_response import FileSpanResponse, OpenFile
@@ -42,9 +42,14 @@ def router(deps: ApiDependencies) -> APIRouter:
         },
     )
     @routes.head("/tasks/{task_id}/output", include_in_schema=False)
-    async def output(request: Request, task_id: str) -> Response:
+    async def output(
+        request: Request,
+        task_id: str,
+        review: Annotated[bool, Query(description="Of a task in REVIEW: give the video that is to be judged.")] = False,
+    ) -> Response:
         task = await load(deps, task_id)
-        artifact = finished_artifact(task, deps)
+        in_review = review and task.status is Status.REVIEW and task.output is not None
+        artifact = task.output if in_review and task.output else finished_artifact(task, deps)
         file = await _open(deps.settings.data_dir, artifact)
         try:
             return _answer(request, task, artifact, file)
