@@ -105,7 +105,8 @@ class Capabilities:
     """A process shows with a small real render that it can work, before it takes a task. Not where that would be a call
     to another server, which its breaker watches."""
     lip_sync: bool = True
-    """Its lips follow the speech."""
+    """Its lips follow the speech. Without that its results are always marked as degraded, it serves only where no other
+    tier can, and it ignores options of the other tiers that mean nothing to it."""
 
 
 class Renderer(ABC):

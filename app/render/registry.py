@@ -31,6 +31,7 @@ BUILT_IN = {
         "app.render.wav2lip.renderer:Wav2LipRenderer",
         "app.render.wav2lip.options:why_absent",
     ),
+    "still": RendererEntry("still", "app.render.still.options:CAPABILITIES", "app.render.still.renderer:StillRenderer"),
     "rehearsal": RendererEntry(
         "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
     ),

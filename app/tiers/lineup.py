@@ -30,8 +30,8 @@ def lineup(
     """The tiers of a service: those configured, or one of `default_renderer`.
 
     Where none is configured, other renderers that can be used as they are (`wav2lip` with a checkpoint) have one that
-    serves by name; so has the rehearsal with `rehearsals`. `common` is what renderers are told beside their tier's own
-    settings. Raises `LineupError`.
+    serves by name, unless it would take a process of its own; so has the rehearsal with `rehearsals`. `common` is what
+    renderers are told beside their tier's own settings. Raises `LineupError`.
     """
     known_to_renderers = dict(common or {})
     if not configured and default_renderer not in registry.BUILT_IN:
@@ -45,7 +45,7 @@ def lineup(
         chosen += [
             TierSettings(name=name, renderer=name, only_by_name=True)
             for name in others
-            if not registry.why_absent(name, known_to_renderers)
+            if not registry.capabilities(name).light and not registry.why_absent(name, known_to_renderers)
         ]
     rehearsed = any(tier.renderer == REHEARSAL for tier in chosen)
     if rehearsed and configured and not rehearsals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class Tier:
     """One configured tier."""
 
     settings: TierSettings
+    ignores: frozenset[str] = frozenset()
+    """Options that mean nothing to it and are no mistake either."""
 
     @property
     def name(self) -> str:
@@ -60,6 +62,11 @@ class Tier:
     def capabilities(self) -> Capabilities:
         """What its renderer can do."""
         return registry.capabilities(self.settings.renderer)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether its results are marked, and it serves only where no other tier can: told so, or without lip sync."""
+        return self.settings.degraded or not self.capabilities.lip_sync
 
     @property
     def cache_class(self) -> str:
@@ -76,11 +83,17 @@ class Tier:
         own = self.settings
         adapted = dict(own.default_options)
         for name, value in options.items():
-            if name in own.drop_options:
+            if name in own.drop_options or name in self.ignores:
                 continue
             mapped = own.map_options.get(name, {}).get(_as_text(value), value)
             adapted[own.rename_options.get(name, name)] = mapped
         return registry.validate_options(own.renderer, adapted)
+
+    @cached_property
+    def option_names(self) -> frozenset[str]:
+        """The options that a request can give it."""
+        own = self.settings
+        return frozenset({*self.capabilities.options.model_fields, *own.rename_options, *own.drop_options})
 
     def refusal(self, work: Work) -> str:
         """Why this tier cannot serve `work`; empty if it can. Options are checked apart."""
@@ -114,7 +127,12 @@ class Tiers:
             raise ValueError(f"two tiers have the name {twice[0]!r}")
         if not any(tier.enabled for tier in settings):
             raise ValueError("no tier is enabled")
-        self.all = {tier.name: Tier(tier) for tier in settings}
+        made = [Tier(tier) for tier in settings]
+        known = frozenset(name for tier in made if tier.capabilities.lip_sync for name in tier.option_names)
+        self.all = {
+            tier.name: tier if tier.capabilities.lip_sync else replace(tier, ignores=known - tier.option_names)
+            for tier in made
+        }
 
     def absence(self, tier: Tier) -> str:
         """Why a tier is not there on this machine; empty if it is."""
@@ -157,7 +175,7 @@ class Tiers:
             if fallback == "none":
                 return named
         if fallback == "equal":
-            return [tier for tier in chosen if not tier.settings.degraded]
+            return [tier for tier in chosen if not tier.degraded]
         return chosen
 
     def sources(self, renderer: str | None, fallback: str) -> frozenset[str]:

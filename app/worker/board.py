@@ -204,12 +204,12 @@ class TierBoard:
             raise CodedError(
                 FailureCode.UPSTREAM_REJECTED, f"The tier {tier} does not take the options: {error}"
             ) from error
-        return Order(tier, found.settings.renderer, options, found.settings.time_limit_s, found.settings.degraded)
+        return Order(tier, found.settings.renderer, options, found.settings.time_limit_s, found.degraded)
 
     def is_degraded(self, tier: str) -> bool:
         """Whether the results of a tier are marked."""
         found = self.tiers.all.get(tier)
-        return found is not None and found.settings.degraded
+        return found is not None and found.degraded
 
     def eligible(self, task: TaskRecord) -> tuple[str, ...]:
         """All tiers that may serve the task, best first; empty where none of this service may."""
@@ -259,7 +259,7 @@ class TierBoard:
         oldest = min(live.running.values(), default=now)
         return TierState(
             name=tier.name,
-            degraded=tier.settings.degraded,
+            degraded=tier.degraded,
             down=self._down(tier, working),
             breaker_open=not live.breaker.would_allow(),
             free=max(free, 0),
@@ -282,7 +282,7 @@ class TierBoard:
             name=tier.name,
             renderer=tier.settings.renderer,
             enabled=tier.settings.enabled,
-            degraded=tier.settings.degraded,
+            degraded=tier.degraded,
             only_by_name=tier.settings.only_by_name,
             absent=state.down,
             breaker=live.breaker.state,

@@ -64,9 +64,12 @@ def plan_spares(plans: Sequence[SlotPlan], spares: int | None) -> dict[SlotPlan,
 
 
 def plan_light(tiers: Iterable[Tier]) -> list[SlotPlan]:
-    """The slots of tiers that only wait for another server or program: as many as each may have tasks at once."""
+    """The slots of tiers that only wait for another server or program: as many as each may have tasks at once.
+
+    CUDA devices are not hidden from them: they have no use for one themselves, but a program that they start may.
+    """
     return [
-        SlotPlan(f"{tier.name}-{index}", "cpu", "", 1, tier.group)
+        SlotPlan(f"{tier.name}-{index}", "cpu", None, 1, tier.group)
         for tier in tiers
         if tier.capabilities.light
         for index in range(tier.settings.concurrency or 1)

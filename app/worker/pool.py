@@ -132,7 +132,7 @@ class LocalPool:
         """
         with self._condition:
             now = {group: tuple(served) for group, served in serves.items()}
-            changed = {group for group in now if now[group] != self._serves.get(group)}
+            changed = {group for group in now | self._serves if now.get(group) != self._serves.get(group)}
             self._serves = now
             wanted = {plan.name: plan for plan in plans}
             for slot in [*self._slots, *self._spares]:
@@ -252,7 +252,7 @@ class LocalPool:
                 for slot in self._slots:
                     self._advance(slot, now)
                 if self._spares_may_start():
-                    for spare in self._spares:
+                    for spare in self._wanted_spares():
                         self._advance(spare, now)
                 watched, timeout = self._watched(now)
             ready = wait(watched, timeout)
@@ -270,6 +270,10 @@ class LocalPool:
         slot.state = SlotState.STOPPED
         return True
 
+    def _wanted_spares(self) -> list[Slot]:
+        """The spares of groups that serve some tier, and what is left of others."""
+        return [spare for spare in self._spares if spare.plan.group in self._serves or spare.process is not None]
+
     def _spares_may_start(self) -> bool:
         """A spare is loaded when every slot has its process: it must not take their time to start."""
         return all(slot.state is not SlotState.STARTING for slot in self._slots)
@@ -278,7 +282,7 @@ class LocalPool:
         """File descriptors that tell of a change, and seconds until the next timed one."""
         watched: list[int] = [self._wake_reader]
         due = [now + 60.0]
-        spares = self._spares if self._spares_may_start() else []
+        spares = self._wanted_spares() if self._spares_may_start() else []
         for slot in (*self._slots, *spares):
             if slot.process is None:
                 due.append(slot.start_at)
@@ -305,7 +309,8 @@ class LocalPool:
             log.warning("idle_worker_died", slot=slot.name, how=name_exit(process.exitcode))
             self._replace(slot, "died idle")
             self._advance(slot, now)
-        if slot.process is None and now >= slot.start_at and not self._is_haunted(slot, now):
+        served = slot.plan.group in self._serves
+        if served and slot.process is None and now >= slot.start_at and not self._is_haunted(slot, now):
             if slot.state is SlotState.DOWN:
                 self._adopt_spare(slot)
             if slot.process is None:

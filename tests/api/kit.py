@@ -116,7 +116,7 @@ class StandInDesk:
                 "name": tier.name,
                 "renderer": tier.settings.renderer,
                 "enabled": True,
-                "degraded": tier.settings.degraded,
+                "degraded": tier.degraded,
                 "only_by_name": False,
                 "absent": "",
                 "breaker": "open" if states.get(tier.name) else "closed",

@@ -131,3 +131,34 @@ def test_without_configured_tiers_there_is_one_and_the_rehearsal_by_name_where_i
     tiers = lineup([], default_renderer="warp", rehearsals=True, has_cuda=False)
     assert tiers.route(work()) == ("warp",)
     assert tiers.route(work(renderer="rehearsal", fallback="none")) == ("rehearsal",)
+
+
+LAST = [tier("good"), tier("last", "still")]
+
+
+def test_a_renderer_without_lip_sync_is_degraded_though_the_operator_forgot():  # R2.4
+    tiers = Tiers(LAST)
+    assert (tiers.all["good"].degraded, tiers.all["last"].degraded) == (False, True)
+    assert tiers.route(work(fallback="equal")) == ("good",)
+    assert tiers.route(work(renderer="last", fallback="equal")) == ("good",)
+
+
+def test_the_last_resort_ignores_what_means_something_to_the_others_only():  # R2.3
+    tiers = Tiers(LAST)
+    options = {"strength": 1.2, "seed": 4, "max_side": 640}
+    assert tiers.route(work(options=options)) == ("good", "last")
+    assert tiers.all["last"].options_for(options)["max_side"] == 640
+    assert "strength" not in tiers.all["last"].options_for(options)
+
+
+def test_a_mistake_in_the_options_is_not_served_by_the_last_resort():
+    tiers = Tiers(LAST)
+    with pytest.raises(NoTier):
+        tiers.route(work(options={"strenght": 1.2}))
+    with pytest.raises(ValidationError):
+        tiers.check_options(None, "any", {"strenght": 1.2})
+
+
+def test_without_configuration_no_light_renderer_takes_a_process():
+    found = lineup((), default_renderer="warp", rehearsals=False, has_cuda=False)
+    assert [one.name for one in found.enabled] == ["warp"]

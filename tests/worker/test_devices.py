@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from app.tiers.settings import TierSettings
+from app.tiers.tiers import Tiers
 from app.worker import devices
-from app.worker.devices import NoCudaDevice, plan_slots
+from app.worker.devices import NoCudaDevice, plan_light, plan_slots
 
 
 @pytest.fixture
@@ -48,3 +50,18 @@ def test_cuda_asked_for_and_not_there_is_an_error_and_never_the_cpu(gpus):
 def test_the_cpu_asked_for_leaves_the_gpus_alone(gpus):
     gpus("GPU-a")
     assert plan_slots("cpu", 1, 3, 8)[0].device == "cpu"
+
+
+def test_a_light_tier_has_slots_of_its_own_and_hides_no_gpu_from_the_programs_it_starts():
+    tiers = Tiers(
+        [
+            TierSettings(name="good", renderer="warp"),
+            TierSettings(name="last", renderer="still", concurrency=2),
+        ]
+    )
+    plans = plan_light(tiers.enabled)
+    assert [(plan.name, plan.group, plan.device) for plan in plans] == [
+        ("last-0", "last", "cpu"),
+        ("last-1", "last", "cpu"),
+    ]
+    assert all(plan.cuda_visible_devices is None for plan in plans)

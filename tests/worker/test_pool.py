@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from app.health import gpu
@@ -136,3 +137,32 @@ def test_a_device_that_is_held_says_so_until_it_is_free(pool, ghosts):  # R0.12
     ghosts.clear()
     until(lambda: slot.state.value == "idle")
     assert not slot.device_held
+
+
+def test_spares_of_slots_that_serve_nothing_are_not_started_and_come_and_go_with_their_tiers(tmp_path):
+    device = SlotPlan("cpu-0", "cpu", "", 1)
+    light = SlotPlan("last-0", "cpu", None, 1, "last")
+    still, rehearsal = Served("last", "still"), Served("rehearsal", "rehearsal")
+    made = LocalPool(
+        [light],
+        serves={"last": [still]},
+        run_dir=tmp_path,
+        owner=new_id("node"),
+        start_timeout_s=60.0,
+        sink=lambda slot, line: None,
+        observer=Observed(),
+        spares={device: 1},
+    )
+    made.start(lambda: None)
+    try:
+        until(lambda: made.group_size("last") == (1, 1, 1))
+        assert made.spare_pids() == []
+        made.reconfigure([device, light], {DEVICES: [rehearsal], "last": [still]})
+        until(lambda: made.group_size(DEVICES)[0] == 1 and made.spare_pids())
+        [spare] = made.spare_pids()
+        made.reconfigure([light], {"last": [still]})
+        until(lambda: not made.spare_pids() and made.group_size(DEVICES) == (0, 0, 0))
+        until(lambda: not psutil.pid_exists(spare))
+        assert made.group_size("last") == (1, 1, 1)
+    finally:
+        made.stop()

@@ -22,6 +22,18 @@ SMALLEST_BOX = 0.05
 """Share of the picture's width and height that a crop leaves at least."""
 
 
+def check_box(box: list[float]) -> list[float]:
+    """A crop box [left, top, right, bottom] in shares of the picture. Raises ValueError for one that is none."""
+    left, top, right, bottom = box
+    if not (left >= 0 and right <= 1 and top >= 0 and bottom <= 1):
+        raise ValueError("a crop box is [left, top, right, bottom] in shares of the picture, each 0 to 1")
+    if right - left < SMALLEST_BOX or bottom - top < SMALLEST_BOX:
+        raise ValueError(
+            "a crop box is [left, top, right, bottom]: right and bottom must exceed left and top by 0.05 or more"
+        )
+    return box
+
+
 class WarpOptions(BaseModel):
     """What a caller can set in `options` for renderer `warp`."""
 
@@ -51,16 +63,7 @@ class WarpOptions(BaseModel):
     @field_validator("crop")
     @classmethod
     def _box_in_picture(cls, crop: str | list[float]) -> str | list[float]:
-        if isinstance(crop, str):
-            return crop
-        left, top, right, bottom = crop
-        if not (left >= 0 and right <= 1 and top >= 0 and bottom <= 1):
-            raise ValueError("a crop box is [left, top, right, bottom] in shares of the picture, each 0 to 1")
-        if right - left < SMALLEST_BOX or bottom - top < SMALLEST_BOX:
-            raise ValueError(
-                "a crop box is [left, top, right, bottom]: right and bottom must exceed left and top by 0.05 or more"
-            )
-        return crop
+        return crop if isinstance(crop, str) else check_box(crop)
 
     @property
     def blinks_per_minute(self) -> float:
