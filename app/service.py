@@ -328,6 +328,7 @@ class Service:
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
             await self.deliverer.stop()
             self.app.state.waiters.close()
+            self.app.state.hub.close()
             server.should_exit = True
             await http
             await self.intake.close()

@@ -17,6 +17,7 @@ from app.api.models import CallbackRequest
 from app.api.ports import ApiDependencies
 from app.api.routes import (
     deliveries,
+    events,
     generate,
     observing,
     operations,
@@ -27,6 +28,7 @@ from app.api.routes import (
     tiers,
     uploads,
 )
+from app.api.stream import EventHub
 from app.api.strict_query import strict_query
 from app.api.waiting import TaskWaiters
 
@@ -37,7 +39,8 @@ _REF = "#/components/schemas/{model}"
 def create_app(deps: ApiDependencies) -> FastAPI:
     """The application over `deps`. Starts and owns nothing: the caller does.
 
-    `app.state.waiters.close()` answers all long-polls at once; call it first when the service is to stop.
+    `app.state.waiters.close()` answers all long-polls at once, `app.state.hub.close()` ends all event streams: call
+    both first when the service is to stop.
     """
     app = FastAPI(
         title=TITLE,
@@ -50,11 +53,13 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     waiters, holding = TaskWaiters(deps.store), Holding(deps)
-    app.state.waiters = waiters
+    hub = EventHub(deps.store, deps.pool)
+    app.state.waiters, app.state.hub = waiters, hub
     for router in (
         generate.router(deps, waiters, holding),
         tasks.router(deps, waiters, holding),
         output.router(deps),
+        events.router(deps, hub),
         deliveries.router(deps),
         review.router(deps, holding),
         uploads.router(deps),

@@ -195,7 +195,7 @@ def task_resource(
         links=TaskLinks(
             self=path,
             output=f"{path}/output" if finished else None,
-            events=None,
+            events=f"{path}/events",
             cancel=None if terminal else f"{path}/cancel",
             retry=f"{path}/retry" if task.status is Status.FAILED else None,
             retries=f"/tasks?retry_of={task.id}" if task.status is Status.FAILED else None,

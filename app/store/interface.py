@@ -182,6 +182,9 @@ class Store(Protocol):
     def events(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """As `aevents`, for threads."""
 
+    async def alast_event_id(self) -> int:
+        """The id of the newest event, 0 before the first. Ids grow by one with every event, in the order of commits."""
+
     async def aput_upload(self, upload: UploadRecord) -> None:
         """Remember an upload whose file is already durable."""
 

@@ -136,6 +136,11 @@ def list_events(connection: Connection, task_id: str | None, after: int, limit: 
     return [event_record(row) for row in connection.execute(query)]
 
 
+def last_event_id(connection: Connection) -> int:
+    """The newest id that was given, also if its event is purged by now."""
+    return int(connection.execute(select(counters.c.value).where(counters.c.name == EVENTS)).scalar_one())
+
+
 def next_due(connection: Connection) -> float | None:
     """The earliest of: a scheduled task falls due, a lease expires, a waiting task's deadline passes."""
     times = (tasks.c.due_at, tasks.c.lease_expires_at, tasks.c.give_up_at)

@@ -185,6 +185,9 @@ class SqlStore(Store):
     async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return await self._aread(lambda connection: reads.list_events(connection, task_id, after, limit))
 
+    async def alast_event_id(self) -> int:
+        return await self._aread(reads.last_event_id)
+
     async def aset_paused(self, paused: bool) -> None:
         await self._awrite(lambda tx: upload_writes.set_paused(tx, paused))
         self._tell(paused=paused)

@@ -317,6 +317,7 @@ class ApiFactory:
 
         async def stop() -> None:
             app.state.waiters.close()
+            app.state.hub.close()
             server.should_exit = True
             await asyncio.wrap_future(serving)
             await intake.close()

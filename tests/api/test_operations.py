@@ -131,6 +131,8 @@ class TestDescriptions:
             ("get", "/alarms"),
             ("get", "/resources"),
             ("get", "/tiers"),
+            ("get", "/events"),
+            ("get", "/tasks/{task_id}/events"),
             ("post", "/tiers/reload"),
             ("put", "/tiers/{name}/breaker"),
         }

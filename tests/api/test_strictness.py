@@ -15,7 +15,7 @@ ROUTES = [
     ("GET", "/tasks/none/deliveries"), ("POST", "/tasks/none/deliveries/replay"),
     ("POST", "/tasks/none/deliveries/one/replay"), ("GET", "/deliveries"),
     ("GET", "/queue"), ("POST", "/queue/pause"), ("POST", "/queue/resume"), ("GET", "/stats"),
-    ("GET", "/alarms"), ("GET", "/resources"),
+    ("GET", "/alarms"), ("GET", "/resources"), ("GET", "/events"), ("GET", "/tasks/none/events"),
     ("GET", "/tiers"), ("POST", "/tiers/reload"), ("PUT", "/tiers/none/breaker"),
 ]  # fmt: skip
 FREE = ["/health/live", "/health/ready", "/metrics"]

@@ -93,7 +93,7 @@ class TestGet:
         assert task["attempts"][0]["error"]["message"]
         assert task["progress"]["fraction"] is None
         assert task["links"] == {
-            "self": f"/tasks/{task_id}", "output": None, "events": None, "cancel": None,
+            "self": f"/tasks/{task_id}", "output": None, "events": f"/tasks/{task_id}/events", "cancel": None,
             "retry": f"/tasks/{task_id}/retry", "retries": f"/tasks?retry_of={task_id}", "deliveries": None,
         }  # fmt: skip
 
