@@ -88,8 +88,12 @@ class EventHub:
         return len(self._listeners)
 
     def close(self) -> None:
-        """End all streams, and admit no more: call it when the service is asked to stop."""
+        """End all streams, and admit no more: call it when the service is asked to stop. From any thread."""
         self._closed = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_all)
+
+    def _end_all(self) -> None:
         for listener in self._listeners:
             listener.closed = True
             listener.woken.set()
@@ -103,12 +107,13 @@ class EventHub:
         kept any more.
         """
         self._loop = asyncio.get_running_loop()
-        listener = Listener(task_id, types, heard_at=time.monotonic(), closed=self._closed)
+        listener = Listener(task_id, types, heard_at=time.monotonic())
         newest = await self._store.alast_event_id()
         if not self._listeners:
             self._seen = newest
         # Registered first, so that no commit between the reading of the past and the present is missed.
         self._listeners.add(listener)
+        listener.closed = self._closed
         if self._pulse is None or self._pulse.done():
             self._pulse = asyncio.create_task(self._beat())
         try:
