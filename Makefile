@@ -17,7 +17,7 @@ PIP_ARGS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: eval-gate bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
+.PHONY: eval eval-gate bench-render bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -56,17 +56,24 @@ bench: $(STAMP)  ## measure on this machine (minutes; not part of the tests)
 
 soak: $(STAMP)  ## every fault in every phase, long histories of the store, random faults and kills (not part of the tests)
 	$(BIN)/python -m pytest tests/faults/test_every_fault.py --whole --timeout 900
-	$(BIN)/python -m pytest tests/store/test_machine.py tests/store/test_threads.py --long --timeout 3600
+	$(BIN)/python -m pytest tests/store/test_machine.py tests/store/test_threads.py \
+	  tests/notify/test_no_notice_too_early.py --long --timeout 3600
 	$(BIN)/python -m benchmarks.soak $(ARGS)
-
-eval-gate: $(STAMP)  ## calibrate the quality gate: render, break and judge videos (half an hour; not part of the tests)
-	$(BIN)/python -m evaluation.gate $(ARGS)
 
 bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.dependability $(ARGS)
 
 bench-monitoring: $(STAMP)  ## measure what the health checks cost a render (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.monitoring $(ARGS)
+
+bench-render: $(STAMP)  ## measure the renderer and the share of each stage (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.render $(ARGS)
+
+eval: $(STAMP)  ## measure the picture's quality and write docs/quality.md (ten minutes; not part of the tests)
+	$(BIN)/python -m evaluation.picture $(ARGS)
+
+eval-gate: $(STAMP)  ## calibrate the quality gate: render, break and judge videos (half an hour; not part of the tests)
+	$(BIN)/python -m evaluation.gate $(ARGS)
 
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

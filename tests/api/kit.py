@@ -24,6 +24,7 @@ from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
 from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
+from app.notify.address import TargetGuard
 from app.store.records import Artifact, Claim
 from app.store.sql import SqlStore, open_store
 from app.tiers.settings import TierSettings
@@ -306,6 +307,7 @@ class ApiFactory:
             render_metrics=lambda: (b"greenroom_up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
             observe_request=observed,
             disk=disk,
+            check_target=TargetGuard(allow_private=allow_private_addresses).check,
         )
         app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))
