@@ -12,13 +12,12 @@ from app.render.warp import points
 from app.render.warp.animation import LowerFace
 from app.render.warp.aperture import Aperture, aperture, lower_side
 from app.render.warp.eyelids import Eyelids
-from app.render.warp.eyewear import eyes_show, has_glasses
+from app.render.warp.eyewear import eyes_show
 from app.render.warp.field import LATTICE_STEP, SplitField, inside_lips
-from app.render.warp.head_motion import HeadMotion
+from app.render.warp.ground import Ground, ground_of, ground_of_still, planes
 from app.render.warp.interior import MouthView, paint
 from app.render.warp.lattice import Box, Lattice
-from app.render.warp.life import BROWS
-from app.render.warp.lighting import Light, read_light
+from app.render.warp.lighting import Light
 from app.render.warp.pose import HeadPose
 from app.render.warp.region import LowerFaceMask, Region
 from app.render.warp.rest import PARTED_GAP
@@ -47,18 +46,6 @@ class Gestures:
         return Gestures(self.lids[frames], self.moves[frames])
 
 
-@dataclass(frozen=True)
-class _Ground:
-    """What frames are painted on: `source` [B or 1, 3, h, w] in the boxes of `region`, `lattice` over it, its light,
-    and for portraits that move the fields of unit movements [7, rows, columns, 2]."""
-
-    region: Region
-    source: Tensor
-    lattice: Lattice
-    light: Light
-    movements: Tensor | None = None
-
-
 class Compositor:
     """Renders one subject. Deterministic."""
 
@@ -74,16 +61,14 @@ class Compositor:
         self._depth = subject.teeth_depth
         self._seam = float(subject.rest.shape[list(points.INNER_UPPER), 1][4:7].mean())
         self._hold = SkinWeights(subject.rest.shape).hold()
-        self._grounds: dict[bool, _Ground] = {}
+        self._grounds: dict[bool, Ground] = {}  # of a still source: with and without movements, made once
         self._lids = None if still is None else Eyelids(subject.poses, subject.pixels[0])
-        picture = None if still is None else still.to(device).permute(2, 0, 1).float()
-        self._eyes_show = picture is not None and eyes_show(picture, subject.pixels[0, :, :2])
-        self._glasses = picture is not None and has_glasses(picture, subject.poses, subject.rest.seen)
+        self._can_blink = still is not None and eyes_show(planes(still, device), subject.pixels[0, :, :2])
 
     @property
     def can_blink(self) -> bool:
         """Whether this is a still picture with both eyes seen open."""
-        return self._lids is not None and self._lids.can_blink and self._eyes_show
+        return self._can_blink and self._lids is not None and self._lids.can_blink
 
     def render_into(
         self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace, gestures: Gestures | None = None
@@ -96,7 +81,7 @@ class Compositor:
         """
         pose = self._subject.poses.at(numbers.to(self._device))
         pixels = self._subject.pixels[numbers.to(self._device)]
-        still = None if self._still is None else self._still_ground(self._still, gestures is not None)
+        still = self._still_ground(gestures is not None)
         region = self._mask.region(pose, frames.shape[2], frames.shape[1]) if still is None else still.region
         step = max(1, _CHUNK_PIXELS // (region.width * region.height))
         drawn: list[tuple[Region, Tensor, Tensor]] = []
@@ -105,7 +90,7 @@ class Compositor:
             rows = which[part]
             if still is None:
                 here = region.part(part)
-                ground = self._ground(here, here.cut(frames, rows), pixels[part], pose.part(part))
+                ground = ground_of(here, here.cut(frames, rows), pixels[part], pose.part(part))
             else:
                 here, ground = region.expand(len(rows)), still
             acts = None if gestures is None else gestures.part(part)
@@ -115,7 +100,7 @@ class Compositor:
             here.paste(frames, rows, moved)
 
     def compose(
-        self, ground: _Ground, pixels: Tensor, pose: HeadPose, face: LowerFace, gestures: Gestures | None = None
+        self, ground: Ground, pixels: Tensor, pose: HeadPose, face: LowerFace, gestures: Gestures | None = None
     ) -> Tensor:
         """New patches [B, h, w, 3] uint8.
 
@@ -145,28 +130,10 @@ class Compositor:
             self._blink(warped, ground, places, gestures.lids, shift)
         return warped.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
-    def _ground(self, region: Region, patches: Tensor, pixels: Tensor, pose: HeadPose) -> _Ground:
-        """For patches [B, h, w, 3] uint8 cut from the source frames."""
-        source = patches.to(self._device).permute(0, 3, 1, 2).float()
-        corner = torch.stack([region.left, region.top], 1).to(self._device, torch.float32)
-        lattice = Lattice(region, (corner - pose.origin[:, :2]) / pose.scale[:, None], pose.scale)
-        return _Ground(region, source, lattice, read_light(source, pixels[..., :2] - corner[:, None], pose.scale))
-
-    def _still_ground(self, still: Tensor, moving: bool) -> _Ground:
-        """The same for every frame: made once."""
-        if moving not in self._grounds:
-            pose, (height, width) = self._subject.poses, still.shape[:2]
-            head = HeadMotion(pose, self._seen, width, height)
-            region = head.region() if moving else self._mask.region(pose, width, height)
-            patch = region.cut(still[None], torch.zeros(1, dtype=torch.long))
-            ground = self._ground(region, patch, self._subject.pixels, pose)
-            if moving:
-                movements = head.fields(ground.lattice.knots[0])
-                if self._glasses:
-                    movements[BROWS] = 0  # the rims would bend
-                ground = replace(ground, movements=movements)
-            self._grounds[moving] = ground
-        return self._grounds[moving]
+    def _still_ground(self, moving: bool) -> Ground | None:
+        if self._still is not None and moving not in self._grounds:
+            self._grounds[moving] = ground_of_still(self._still, self._subject, self._mask, moving=moving)
+        return self._grounds.get(moving)
 
     def _turned(self, pose: HeadPose, shape: Tensor) -> Tensor:
         """Head coordinates [B, COUNT, 3] as seen, in units from the head's origin [B, COUNT, 2]."""
@@ -199,7 +166,7 @@ class Compositor:
         grid[:, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[..., None])
         return _sampled(source, grid)
 
-    def _blink(self, warped: Tensor, ground: _Ground, places: Tensor, lids: Tensor, shift: float) -> None:
+    def _blink(self, warped: Tensor, ground: Ground, places: Tensor, lids: Tensor, shift: float) -> None:
         assert self._lids is not None
         for number, box in enumerate(self._lids.boxes(ground.region, ground.lattice.at[0], shift)):
             patch = warped[:, :, box[0], box[1]]
@@ -235,7 +202,7 @@ class Compositor:
         cover = (torch.minimum(above, below) / edge + line).clamp(0, 1) * ((1 - across.abs()) / 0.06).clamp(0, 1)
         patch += (inside - patch) * cover[:, None]
 
-    def _mouth_box(self, mouth: Aperture, ground: _Ground, scale: Tensor, shift: float) -> Box:
+    def _mouth_box(self, mouth: Aperture, ground: Ground, scale: Tensor, shift: float) -> Box:
         """Rows and columns of the region that hold the mouths of the batch and what is near them, wherever in the
         reach of `shift` (units) the head's movement takes them."""
         reach_x = mouth.half * 1.1 + _MOUTH_MARGIN + shift
