@@ -69,7 +69,8 @@ class Report:
             f"{len(good)} good videos: confidence {min(good):.2f} to {max(good):.2f}, median {np.median(good):.2f}; "
             f"{sum(value < ACCEPTED for value in good)} below {ACCEPTED}.",
             f"{len(bad)} broken ones: confidence {min(bad):.2f} to {max(bad):.2f}; {passed} at or above {ACCEPTED}.",
-            f"Judging took {100 * self.gate_s / self.render_s:.0f}% of the time of rendering (`warp`, the quickest).",
+            f"Judging took {100 * self.gate_s / self.render_s:.0f}% of the time of rendering (`warp`, small portraits, "
+            "clips of 3 to 6 s, on a busy machine).",
             "",
             "| video | judged | highest | lowest | decided by |",
             "|---|---|---|---|---|",

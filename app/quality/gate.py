@@ -19,8 +19,7 @@ from app.retry.taxonomy import CodedError, FailureCode
 
 _ONE_IN = 8
 _FEWEST, _MOST = 24, 120
-"""Frames whose lips are read: an eighth of the video within these bounds, which costs less than a tenth of the quickest
-render."""
+"""Frames whose lips are read: an eighth of the video within these bounds, which is half of what judging costs."""
 _REPORT_EVERY = 100
 
 
