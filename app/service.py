@@ -324,6 +324,7 @@ class Service:
                 await stop.wait()
         finally:
             log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
+            await self.tier_control.stop()
             await asyncio.to_thread(self.watch.stop)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
             await self.deliverer.stop()

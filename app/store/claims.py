@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, exists, func, insert, not_, or_, select, update
+from sqlalchemy import BindParameter, bindparam, exists, func, insert, or_, select, update
 
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.announce import announce
@@ -41,12 +41,13 @@ _PROMOTE = (
     )
     .values(ready_at=tasks.c.due_at, due_at=None)
 )
+# Asked for by itself: as a condition of the search it would be tried on every task that waits.
+IS_PAUSED = select(exists().where(settings.c.name == PAUSED))
 _BEST = (
     select(tasks.c.rank, tasks.c.id)
     .where(
         tasks.c.ready_at.is_not(None),
         or_(tasks.c.give_up_at.is_(None), tasks.c.give_up_at > _now),
-        not_(exists().where(settings.c.name == PAUSED)),
     )
     .order_by(tasks.c.rank, tasks.c.id)
     .limit(1)
@@ -93,6 +94,8 @@ def claim(
     offers: Mapping[tuple[str, ...], Offer] | None = None,
 ) -> Claim | None:
     """Take the best-ranked ready task. See `Store.claim`."""
+    if tx.connection.execute(IS_PAUSED).scalar_one():
+        return None
     tx.connection.execute(_PROMOTE, {"now": tx.now})
     wanted = _best(tx, None if offers is None else list(offers))
     if wanted is None:

@@ -140,8 +140,10 @@ class Store(Protocol):
     async def aget(self, task_id: str) -> TaskRecord | None:
         """One task with its attempts."""
 
-    async def alist(self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50) -> Page:
-        """Tasks newest first, without attempts. Raises ValueError for a cursor that is not ours."""
+    async def alist(
+        self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50, oldest_first: bool = False
+    ) -> Page:
+        """Tasks newest first (or oldest), without attempts. Raises ValueError for a cursor that is not ours."""
 
     async def acancel(self, task_id: str, reason: str = "") -> CancelOutcome:
         """Cancel at once if the task does not run, else set the flag that its attempt will see."""
@@ -219,7 +221,7 @@ class Store(Protocol):
     def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
         """The routes of all tasks that could be claimed now, each with how many there are, counted to `count_to`.
 
-        Costs a look-up per route, however many tasks wait.
+        None while the queue is paused. Costs a look-up per route, however many tasks wait.
         """
 
     async def areroute(self, route: tuple[str, ...], task_ids: Sequence[str]) -> None:

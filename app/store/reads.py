@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, literal_column, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, or_, select, tuple_
 
-from app.store.claims import PAUSED
+from app.store.claims import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
 from app.store.interface import IdempotencyConflict
 from app.store.records import EventRecord, IdempotencyKey, Page, QueueStats, TaskFilter, TaskRecord, UploadRecord
 from app.store.rows import ATTEMPT, EVENT, TASK, UPLOAD, event_record, task_record, upload_record
-from app.store.schema import attempts, counters, events, settings, tasks, uploads
+from app.store.schema import attempts, counters, events, tasks, uploads
 from app.store.schema import idempotency_keys as keys
 from app.store.transaction import EVENTS
 from app.tasks.status import CLAIMABLE, Status
@@ -20,8 +20,6 @@ from app.tasks.status import CLAIMABLE, Status
 PAGE_LIMIT = 1000
 RATE_WINDOW_S, RATE_SAMPLE, _RATE_LEAST = 300.0, 100, 2
 """The pace of the last minutes is what can be foretold with; a sample bounds the work however fast tasks end."""
-
-_PAUSED = select(exists().where(settings.c.name == PAUSED))
 
 
 def ping(connection: Connection) -> None:
@@ -55,19 +53,22 @@ def find_replay(connection: Connection, key: IdempotencyKey, now: float) -> Task
     return task
 
 
-def list_tasks(connection: Connection, where: TaskFilter, cursor: str | None, limit: int) -> Page:
-    """One page, newest first. Raises ValueError for a foreign cursor or a limit outside 1 to 1000."""
+def list_tasks(
+    connection: Connection, where: TaskFilter, cursor: str | None, limit: int, *, oldest_first: bool = False
+) -> Page:
+    """One page, newest first (or oldest). Raises ValueError for a foreign cursor or a limit outside 1 to 1000."""
     if not 1 <= limit <= PAGE_LIMIT:
         raise ValueError(f"limit must be 1 to {PAGE_LIMIT}, not {limit}")
-    query = _filtered(where)
+    query, place = _filtered(where), (tasks.c.created_at, tasks.c.id)
     if cursor is not None:
-        query = query.where(tuple_(tasks.c.created_at, tasks.c.id) < tuple_(*decode_cursor(cursor)))
-    query = query.order_by(tasks.c.created_at.desc(), tasks.c.id.desc()).limit(limit + 1)
+        seen = tuple_(*decode_cursor(cursor))
+        query = query.where(tuple_(*place) > seen if oldest_first else tuple_(*place) < seen)
+    query = query.order_by(*(place if oldest_first else (at.desc() for at in place))).limit(limit + 1)
     # One query per status, each a walk along an index; with IN (...) the database would sort all tasks of these.
     statuses = None if where.status is None else sorted(set(where.status))
     queries = [query] if statuses is None else [query.where(tasks.c.status == status.value) for status in statuses]
     found = [task_record(row) for one in queries for row in connection.execute(one)]
-    found.sort(key=lambda task: (task.created_at, task.id), reverse=True)
+    found.sort(key=lambda task: (task.created_at, task.id), reverse=not oldest_first)
     page = tuple(found[:limit])
     more = len(found) > limit
     return Page(page, encode_cursor(page[-1].created_at, page[-1].id) if more else None)
@@ -97,7 +98,7 @@ def queue(connection: Connection, now: float) -> QueueStats:
 
 def paused(connection: Connection) -> bool:
     """Whether claiming is paused."""
-    return connection.execute(_PAUSED).scalar_one()
+    return connection.execute(IS_PAUSED).scalar_one()
 
 
 def finish_rate(connection: Connection, now: float) -> float | None:

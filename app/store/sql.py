@@ -152,8 +152,12 @@ class SqlStore(Store):
     async def aget(self, task_id: str) -> TaskRecord | None:
         return await self._aread(lambda connection: reads.get(connection, task_id))
 
-    async def alist(self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50) -> Page:
-        return await self._aread(lambda connection: reads.list_tasks(connection, where, cursor, limit))
+    async def alist(
+        self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50, oldest_first: bool = False
+    ) -> Page:
+        return await self._aread(
+            lambda connection: reads.list_tasks(connection, where, cursor, limit, oldest_first=oldest_first)
+        )
 
     async def acancel(self, task_id: str, reason: str = "") -> CancelOutcome:
         return await self._awrite(lambda tx: creation.cancel(tx, task_id, reason))

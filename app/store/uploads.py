@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import delete, exists, insert, select
+from sqlalchemy import delete, insert
 
-from app.store.claims import PAUSED
+from app.store.claims import IS_PAUSED, PAUSED
 from app.store.records import UploadRecord
 from app.store.schema import settings, uploads
 from app.store.transaction import Transaction
@@ -25,7 +25,7 @@ def delete_uploads(tx: Transaction, ids: Sequence[str]) -> None:
 
 def set_paused(tx: Transaction, paused: bool) -> None:
     """Pause or resume claiming; repeating it changes nothing."""
-    already = tx.connection.execute(select(exists().where(settings.c.name == PAUSED))).scalar_one()
+    already = tx.connection.execute(IS_PAUSED).scalar_one()
     if paused and not already:
         tx.connection.execute(insert(settings), {"name": PAUSED, "value": {"since": tx.now}})
     elif already and not paused:

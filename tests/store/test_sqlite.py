@@ -6,18 +6,24 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 import app.store.writer
+from app.store import routes
 from app.store.dialect import is_unavailable
 from app.store.interface import StaleClaim, StoreUnavailable
+from app.store.reads import list_tasks
+from app.store.records import Offer, TaskFilter
 from app.store.sql import SqlStore, open_store
 from app.store.transitions import move
 from app.tasks.status import LEGAL, IllegalTransition, Status
 from tests.store.conftest import StoreFactory
-from tests.store.kit import Clock, assert_consistent, claim, create, kinds, must_claim, new_task, run, succeed
+from tests.store.kit import Clock, assert_consistent, claim, create, kinds, must_claim, must_get, new_task, run, succeed
+
+T = TypeVar("T")
 
 WAIT_S = 20
 
@@ -227,6 +233,74 @@ def steps(store: SqlStore, operation: Callable[[], object]) -> int:
     result = counted[0]
     watch(None)
     return result
+
+
+def read(store: SqlStore, reading: Callable[[Connection], T]) -> T:
+    """A read on the writer's connection, whose instructions are counted."""
+    return store._writer.run(lambda tx: reading(tx.connection))
+
+
+def many_and_few(store: SqlStore, operation: Callable[[], object]) -> tuple[int, int]:
+    """The steps of an operation with some hundred tasks, and with as many more again."""
+    fill(store, 100)
+    few = steps(store, operation)
+    fill(store, 400)
+    return steps(store, operation), few
+
+
+def test_a_paused_queue_costs_nothing_however_many_tasks_there_are(store_factory: StoreFactory, clock: Clock) -> None:
+    store = store_factory(clock)
+
+    def look() -> None:
+        store.set_paused(True)
+        assert claim(store) is None
+        assert store.claim("node-1", lease_s=30, slot="s", device="cpu", offers={(): Offer("warp")}) is None
+        assert read(store, lambda connection: routes.ready_routes(connection, clock(), 100)) == []
+        store.set_paused(False)
+
+    many, few = many_and_few(store, look)
+    assert many <= few * 1.2
+
+
+def test_the_routes_that_wait_cost_the_same_however_many_tasks_there_are(
+    store_factory: StoreFactory, clock: Clock
+) -> None:
+    store = store_factory(clock)
+    many, few = many_and_few(
+        store, lambda: read(store, lambda connection: routes.ready_routes(connection, clock(), 10))
+    )
+    assert many <= few * 1.2
+
+
+def test_other_routes_for_some_tasks_cost_the_same_however_many_there_are(
+    store_factory: StoreFactory, clock: Clock
+) -> None:
+    store = store_factory(clock)
+    some = [create(store).id for _ in range(10)]
+    names = iter("ab")
+
+    def reroute() -> None:
+        name = next(names)
+        run(store.areroute((name,), some))
+        assert [must_get(store, task_id).route for task_id in some] == [(name,)] * 10
+
+    many, few = many_and_few(store, reroute)
+    assert many <= few * 1.2
+
+
+def test_a_page_of_the_oldest_tasks_costs_the_same_however_many_there_are(
+    store_factory: StoreFactory, clock: Clock
+) -> None:
+    store = store_factory(clock)
+    where = TaskFilter(status=(Status.QUEUED, Status.RETRY_WAIT))
+
+    def page() -> None:
+        first = read(store, lambda connection: list_tasks(connection, where, None, 10, oldest_first=True))
+        then = read(store, lambda connection: list_tasks(connection, where, first.next_cursor, 10, oldest_first=True))
+        assert [len(first.tasks), len(then.tasks)] == [10, 10]
+
+    many, few = many_and_few(store, page)
+    assert many <= few * 1.2
 
 
 def test_a_claim_costs_the_same_however_many_tasks_there_are(store_factory: StoreFactory, clock: Clock) -> None:
