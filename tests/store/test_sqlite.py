@@ -276,7 +276,7 @@ def test_other_routes_for_some_tasks_cost_the_same_however_many_there_are(
     store_factory: StoreFactory, clock: Clock
 ) -> None:
     store = store_factory(clock)
-    some = [create(store).id for _ in range(10)]
+    some = [create(store, not_before=clock() + 2e6).id for _ in range(10)]  # `fill` claims what is ready
     names = iter("ab")
 
     def reroute() -> None:

@@ -39,7 +39,8 @@ class RehearsalRenderer(Renderer):
     """Fails on cue. Only where rehearsals are enabled.
 
     Its setting `event_pipe` is the descriptor on which its process speaks to the service, for those faults. Among the
-    facts of a result are the moments of its first and its last line, `began_at` and `ended_at` (epoch seconds).
+    facts of a result are the moments of its first and its last line, `began_at` and `ended_at` (epoch seconds), and
+    that there are no lips to look for in its picture.
     """
 
     name = "rehearsal"
@@ -96,7 +97,7 @@ class RehearsalRenderer(Renderer):
             height=options.size,
             seconds=time.monotonic() - began,
             stages={"render": time.monotonic() - began},
-            facts={"batch": batch.size, "began_at": began_at, "ended_at": time.time()},
+            facts={"lips_follow": False, "batch": batch.size, "began_at": began_at, "ended_at": time.time()},
         )
 
     def _write(
