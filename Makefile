@@ -44,7 +44,7 @@ test: $(STAMP)  ## run all tests
 lint: $(STAMP)  ## check style, types and the house rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict app
+	$(BIN)/mypy --strict app greenroom
 	$(BIN)/lint-imports
 
 format: $(STAMP)  ## put the code into the project's format

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.batch import batch
 from app.cli.config_cmd import config
 from app.cli.demo import demo
 from app.cli.doctor import doctor
@@ -48,6 +49,7 @@ def _root(
 app.command()(serve)
 app.command()(render)
 app.command()(submit)
+app.command()(batch)
 app.command()(tasks)
 app.command()(task)
 app.command()(cancel)

@@ -1,0 +1,1 @@
+"""Greenroom for Python programs: `greenroom.client` speaks to a running service."""

@@ -1,0 +1,370 @@
+"""The client for asyncio. `greenroom.client.sync` gives the same to threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from greenroom.client.errors import (
+    ApiError,
+    ChecksumMismatch,
+    GreenroomError,
+    ServiceUnreachable,
+    TaskNotSucceeded,
+    WaitTimeout,
+)
+from greenroom.client.models import Event, Progress, Task, Upload
+from greenroom.client.sse import read_events
+
+URL_VARIABLE = "GREENROOM_URL"
+DEFAULT_URL = "http://127.0.0.1:8000"
+ATTEMPTS = 6
+"""With the waits below a restart of the service (a few seconds) is ridden out."""
+_BACKOFF = wait_random_exponential(multiplier=0.25, max=8.0)
+_LONG_POLL_S = 30.0
+_SOONEST_S = 0.25
+_SILENCE_S = 45.0
+"""A stream without even a comment for so long is dead: the service sends one every 15 s."""
+_CHUNK = 256 * 1024
+
+T = TypeVar("T")
+OnBytes = Callable[[int, int], None]
+"""Called with bytes done and bytes in all (0: unknown)."""
+OnTask = Callable[[Task], None]
+"""Called with a task's state whenever something about it has changed."""
+
+
+class AsyncClient:
+    """One service, spoken to over HTTP. Use it as a context manager; safe for many tasks of one event loop."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client_id: str | None = None,
+        attempts: int = ATTEMPTS,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url`: the service (else the variable GREENROOM_URL, else this machine, port 8000).
+
+        `client_id` counts against the limit of waiting tasks per client; `attempts` bounds the tries of one request.
+        """
+        self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
+        own = {"accept": "application/json", **({"x-client-id": client_id} if client_id else {}), **(headers or {})}
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            headers=own,
+            transport=transport,
+            limits=httpx.Limits(max_connections=200),
+        )
+        self._retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_transient), stop=stop_after_attempt(attempts), wait=_wait, reraise=True
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    # -- submitting -------------------------------------------------------------------------------------------------
+
+    async def upload(self, file: Path, *, on_bytes: OnBytes | None = None) -> Upload:
+        """Send a file. Raises `ApiError`, `ServiceUnreachable`, OSError."""
+        total = file.stat().st_size
+
+        async def body() -> AsyncIterator[bytes]:
+            done = 0
+            with file.open("rb") as source:
+                while chunk := await asyncio.to_thread(source.read, _CHUNK):
+                    yield chunk
+                    done += len(chunk)
+                    if on_bytes is not None:
+                        on_bytes(done, total)
+
+        async def once() -> httpx.Response:
+            headers = {"content-type": "application/octet-stream", "content-length": str(total)}
+            return _checked(
+                await self._http.post("/uploads", params={"name": file.name}, content=body(), headers=headers)
+            )
+
+        return cast(Upload, (await self._call(once)).json())
+
+    async def generate(
+        self,
+        source: Path | str,
+        audio: Path | str,
+        *,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Submit a task: a `Path` is uploaded first, a text is an address (`upload:...`, `https://...`, `file://...`).
+
+        `fields` are those of `POST /generate` (options, renderer, priority, metadata ...). Without a key one is made,
+        so that what is sent again after a lost answer is the same task. Raises `ApiError`, `ServiceUnreachable`.
+        """
+        inputs = {"source": source, "audio": audio}
+        for name, given in inputs.items():
+            if isinstance(given, Path):
+                inputs[name] = (await self.upload(given, on_bytes=on_bytes))["uri"]
+        key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+        return cast(Task, await self._json("POST", "/generate", json=inputs | fields, headers=key))
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def task(self, task_id: str, *, wait_s: float = 0.0) -> Task:
+        """A task as it is now, or when it ends, after `wait_s` (at most 60) at the latest."""
+        return (await self._look(task_id, wait_s))[0]
+
+    async def tasks(self, **filters: Any) -> AsyncGenerator[Task, None]:
+        """Tasks, newest first, page by page. `filters` are the query parameters of `GET /tasks`."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        page = await self._json("GET", "/tasks", params=httpx.QueryParams(given))
+        while True:
+            for task in page["tasks"]:
+                yield cast(Task, task)
+            if not page["links"]["next"]:
+                return
+            page = await self._json("GET", page["links"]["next"])
+
+    async def events(
+        self, task_id: str | None = None, *, types: Sequence[str] = (), after: int | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Events of one task until its end, or of all for ever. A broken connection goes on where it broke.
+
+        Raises `ApiError`, and `ServiceUnreachable` once the service stays away.
+        """
+        async for event in self._events(task_id, types, after):
+            if event is not None:
+                yield event
+
+    async def wait(
+        self, task: Task | str, *, timeout_s: float | None = None, check: bool = True, on_task: OnTask | None = None
+    ) -> Task:
+        """The task when it has ended. It listens to the event stream; where that is cut off, it polls.
+
+        A task in REVIEW goes on waiting for its person. Raises `TaskNotSucceeded` unless `check` is False or it
+        succeeded, `WaitTimeout`, `ApiError`, `ServiceUnreachable`.
+        """
+        last = await self.task(task) if isinstance(task, str) else task
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for state in self._states(last):
+                    last = state
+                    if on_task is not None:
+                        on_task(last)
+        except TimeoutError:
+            raise WaitTimeout(last, timeout_s or 0.0) from None
+        if check and last["status"] != "SUCCEEDED":
+            raise TaskNotSucceeded(last)
+        return last
+
+    async def download(self, task: Task | str, target: Path, *, on_bytes: OnBytes | None = None) -> Path:
+        """Fetch a finished task's video. It goes on where it broke off, its checksum is compared, and `target` appears
+        whole or not at all. Raises `ChecksumMismatch`, `TaskNotSucceeded`, `ApiError`, `ServiceUnreachable`, OSError.
+        """
+        whole = await self.task(task) if isinstance(task, str) else task
+        output = whole["output"]
+        if output is None:
+            raise TaskNotSucceeded(whole)
+        part = target.with_name(f".{target.name}.{output['sha256'][:16]}.part")
+        await self._call(lambda: self._fetch(output["url"], output["sha256"], output["bytes"], part, on_bytes))
+        measured = await asyncio.to_thread(_sha256, part)
+        if measured != output["sha256"]:
+            part.unlink()
+            raise ChecksumMismatch(f"The download has SHA-256 {measured}, the service said {output['sha256']}.")
+        part.replace(target)
+        return target
+
+    # -- acting -----------------------------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: str) -> str:
+        """Ask for cancellation: `cancelled`, `requested` (its render is told to stop) or `already_terminal`."""
+        return str((await self._json("POST", f"/tasks/{_segment(task_id)}/cancel"))["outcome"])
+
+    async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> Task:
+        """Try a failed task again, as a new task, which is returned."""
+        key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+        return cast(Task, await self._json("POST", f"/tasks/{_segment(task_id)}/retry", headers=key))
+
+    async def queue(self) -> dict[str, Any]:
+        """The queue and the slots."""
+        return await self._json("GET", "/queue")
+
+    async def tiers(self) -> list[dict[str, Any]]:
+        """The tiers, best first."""
+        return cast(list[dict[str, Any]], (await self._json("GET", "/tiers"))["tiers"])
+
+    # -- how --------------------------------------------------------------------------------------------------------
+
+    async def _call(self, once: Callable[[], Awaitable[T]]) -> T:
+        async def awaited() -> T:  # tenacity awaits coroutine functions only
+            return await once()
+
+        try:
+            # tenacity keeps the state of a call in the object: one each, since many calls run side by side.
+            return await self._retrying.copy()(awaited)
+        except httpx.TimeoutException as error:
+            raise ServiceUnreachable(f"{self.url} did not answer in time ({type(error).__name__}).") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ServiceUnreachable(f"{self.url} cannot be reached: {error or type(error).__name__}.") from error
+
+    async def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        async def once() -> httpx.Response:
+            return _checked(await self._http.request(method, path, **arguments))
+
+        return cast(dict[str, Any], (await self._call(once)).json())
+
+    async def _look(self, task_id: str, wait_s: float) -> tuple[Task, float]:
+        """The task, and after how many seconds the service says that asking again pays (0: it did not say)."""
+
+        async def once() -> httpx.Response:
+            query = {"wait": f"{wait_s:g}"} if wait_s else None
+            return _checked(
+                await self._http.get(f"/tasks/{_segment(task_id)}", params=query, timeout=httpx.Timeout(30.0 + wait_s))
+            )
+
+        response = await self._call(once)
+        again = response.headers.get("retry-after", "")
+        return cast(Task, response.json()), float(again) if again.isdecimal() else 0.0
+
+    async def _states(self, task: Task) -> AsyncIterator[Task]:
+        """The states of a task up to its end: by the stream while it holds, else by long polls."""
+        yield task
+        while not task["is_terminal"]:
+            with contextlib.suppress(GreenroomError):
+                async with contextlib.aclosing(self._events(task["id"], (), None)) as events:
+                    async for event in events:
+                        if event is None:
+                            continue
+                        if event["type"] == "task.progress":
+                            task = _moved(task, event["data"])
+                        else:
+                            task = await self.task(task["id"])
+                        yield task
+                        if task["is_terminal"]:
+                            return
+            # The stream ended before the task, or there is none (a proxy that buffers): ask, and listen again.
+            asked = time.monotonic()
+            task, again_s = await self._look(task["id"], _LONG_POLL_S)
+            yield task
+            if not task["is_terminal"]:
+                await asyncio.sleep(max(_SOONEST_S, min(again_s, _LONG_POLL_S) - (time.monotonic() - asked)))
+
+    async def _events(
+        self, task_id: str | None, types: Sequence[str], after: int | None
+    ) -> AsyncGenerator[Event | None, None]:
+        path = "/events" if task_id is None else f"/tasks/{_segment(task_id)}/events"
+        query = httpx.QueryParams({"type": list(types)} if types else {})
+        last = after
+        failures = 0
+        while True:
+            headers = {"accept": "text/event-stream"} | ({} if last is None else {"last-event-id": str(last)})
+            try:
+                timeout = httpx.Timeout(_SILENCE_S, connect=5.0)
+                async with self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as response:
+                    if response.status_code == 204:
+                        return
+                    await _refuse_unless_ok(response)
+                    async for event in read_events(response.aiter_lines()):
+                        failures = 0
+                        if event is not None and event["id"] is not None:
+                            last = event["id"]
+                        yield event
+                if task_id is not None:
+                    return
+            except httpx.TransportError as error:
+                failures += 1
+                if failures >= ATTEMPTS:
+                    raise ServiceUnreachable(
+                        f"{self.url} cannot be reached: {error or type(error).__name__}."
+                    ) from error
+            except ApiError as error:
+                failures += 1
+                if not error.is_transient or failures >= ATTEMPTS:
+                    raise
+            await asyncio.sleep(min(0.25 * 2**failures, 8.0))
+
+    async def _fetch(self, url: str, sha256: str, total: int, part: Path, on_bytes: OnBytes | None) -> None:
+        """Bring what is missing of `part`."""
+        done = part.stat().st_size if part.exists() else 0
+        if done >= total > 0:
+            return
+        headers = {"accept": "*/*"} | ({"range": f"bytes={done}-", "if-range": f'"{sha256}"'} if done else {})
+        async with self._http.stream("GET", url, headers=headers) as response:
+            await _refuse_unless_ok(response)
+            resumed = response.status_code == 206
+            done = done if resumed else 0
+            with part.open("ab" if resumed else "wb") as file:
+                async for (
+                    chunk
+                ) in response.aiter_bytes():  # as it comes: a chunk that is being filled is lost with its connection
+                    file.write(chunk)
+                    done += len(chunk)
+                    if on_bytes is not None:
+                        on_bytes(done, total)
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.status_code >= 400:
+        raise ApiError(response)
+    return response
+
+
+async def _refuse_unless_ok(response: httpx.Response) -> None:
+    """The same for a streamed answer."""
+    if response.status_code >= 400:
+        await response.aread()
+        raise ApiError(response)
+
+
+def _moved(task: Task, told: Mapping[str, Any]) -> Task:
+    """The task with the progress that an event told. Completion is the status, so `fraction` stays below 1."""
+    fraction = min(told["done"] / told["total"], 0.99) if told["total"] else None
+    progress = Progress(
+        phase=told["phase"], done=told["done"], total=told["total"], fraction=fraction, eta_s=told["eta_s"]
+    )
+    return {**task, "status": "RUNNING", "progress": progress}
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ApiError):
+        return error.is_transient
+    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, ApiError) else None
+    return asked if asked is not None else _BACKOFF(state)
+
+
+def _segment(task_id: str) -> str:
+    return quote(task_id, safe="")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,134 @@
+"""The client for threads: `AsyncClient`, driven by an event loop in a thread of its own.
+
+Callbacks are called in that thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from greenroom.client.aio import ATTEMPTS, AsyncClient, OnBytes, OnTask
+from greenroom.client.models import Event, Task, Upload
+
+T = TypeVar("T")
+
+
+class Client(AbstractContextManager["Client"]):
+    """As `AsyncClient`, for threads: the same methods, the same errors. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client_id: str | None = None,
+        attempts: int = ATTEMPTS,
+        timeout_s: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """See `AsyncClient`."""
+        self._closed = False
+        self._running = start_blocking_portal()
+        self._portal: BlockingPortal = self._running.__enter__()
+        self._client = AsyncClient(url, client_id=client_id, attempts=attempts, timeout_s=timeout_s, headers=headers)
+        self.url = self._client.url
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Close all connections and end the thread."""
+        if self._closed:
+            return
+        self._closed = True
+        self._portal.call(self._client.close)
+        self._running.__exit__(None, None, None)
+
+    def upload(self, file: Path, *, on_bytes: OnBytes | None = None) -> Upload:
+        """Send a file. See `AsyncClient.upload`."""
+        return self._run(lambda: self._client.upload(file, on_bytes=on_bytes))
+
+    def generate(
+        self,
+        source: Path | str,
+        audio: Path | str,
+        *,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Submit a task. See `AsyncClient.generate`."""
+        return self._run(
+            lambda: self._client.generate(source, audio, idempotency_key=idempotency_key, on_bytes=on_bytes, **fields)
+        )
+
+    def task(self, task_id: str, *, wait_s: float = 0.0) -> Task:
+        """A task as it is now, or when it ends, after `wait_s` at the latest."""
+        return self._run(lambda: self._client.task(task_id, wait_s=wait_s))
+
+    def tasks(self, **filters: Any) -> Iterator[Task]:
+        """Tasks, newest first. See `AsyncClient.tasks`."""
+        return self._iterate(self._client.tasks(**filters))
+
+    def events(
+        self, task_id: str | None = None, *, types: Sequence[str] = (), after: int | None = None
+    ) -> Iterator[Event]:
+        """Events as they come. See `AsyncClient.events`."""
+        return self._iterate(self._client.events(task_id, types=types, after=after))
+
+    def wait(
+        self, task: Task | str, *, timeout_s: float | None = None, check: bool = True, on_task: OnTask | None = None
+    ) -> Task:
+        """The task when it has ended. See `AsyncClient.wait`."""
+        return self._run(lambda: self._client.wait(task, timeout_s=timeout_s, check=check, on_task=on_task))
+
+    def download(self, task: Task | str, target: Path, *, on_bytes: OnBytes | None = None) -> Path:
+        """Fetch a finished task's video. See `AsyncClient.download`."""
+        return self._run(lambda: self._client.download(task, target, on_bytes=on_bytes))
+
+    def cancel(self, task_id: str) -> str:
+        """Ask for cancellation. See `AsyncClient.cancel`."""
+        return self._portal.call(self._client.cancel, task_id)
+
+    def retry(self, task_id: str, *, idempotency_key: str | None = None) -> Task:
+        """Try a failed task again, as a new task."""
+        return self._run(lambda: self._client.retry(task_id, idempotency_key=idempotency_key))
+
+    def queue(self) -> dict[str, Any]:
+        """The queue and the slots."""
+        return self._portal.call(self._client.queue)
+
+    def tiers(self) -> list[dict[str, Any]]:
+        """The tiers, best first."""
+        return self._portal.call(self._client.tiers)
+
+    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
+        result: T = self._portal.call(work)
+        return result
+
+    def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
+        async def step() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(items)
+            except StopAsyncIteration:
+                return False, None
+
+        try:
+            while True:
+                more, item = self._portal.call(step)
+                if not more:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            if not self._closed:
+                self._portal.call(items.aclose)

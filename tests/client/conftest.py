@@ -1,0 +1,5 @@
+"""The API's test server, for its client."""
+
+from __future__ import annotations
+
+from tests.api.conftest import *  # noqa: F403
