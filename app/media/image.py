@@ -34,6 +34,11 @@ def load_image(path: Path, max_side: int | None = None) -> npt.NDArray[np.uint8]
     return pixels if max_side is None else shrink(pixels, max_side)
 
 
+def save_png(pixels: npt.NDArray[np.uint8], path: Path) -> None:
+    """Write uint8 RGB `[H, W, 3]` as a PNG. Raises OSError."""
+    Image.fromarray(pixels).save(path, format="PNG", compress_level=1)
+
+
 def shrink(pixels: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8]:
     """Scale `[H, W, 3]` down so that neither side is longer than `max_side`; never up. Averages areas: no aliasing."""
     height, width = pixels.shape[:2]

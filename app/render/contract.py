@@ -8,7 +8,7 @@ names and capabilities without loading a framework.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -97,6 +97,8 @@ class Capabilities:
     sources: frozenset[Literal["image", "video"]]
     options: type[BaseModel]
     """Pydantic model of a task's options (extra fields forbidden)."""
+    options_for: Callable[[Mapping[str, Any]], type[BaseModel]] | None = None
+    """Makes that model from a tier's own settings, where these decide which options there are."""
     settings: type[BaseModel] = NoSettings
     """Pydantic model of the renderer's own settings in its tier (extra fields forbidden)."""
     light: bool = False

@@ -31,6 +31,12 @@ BUILT_IN = {
         "app.render.wav2lip.renderer:Wav2LipRenderer",
         "app.render.wav2lip.options:why_absent",
     ),
+    "command": RendererEntry(
+        "command",
+        "app.render.command.options:CAPABILITIES",
+        "app.render.command.renderer:CommandRenderer",
+        "app.render.command.settings:why_absent",
+    ),
     "still": RendererEntry("still", "app.render.still.options:CAPABILITIES", "app.render.still.renderer:StillRenderer"),
     "rehearsal": RendererEntry(
         "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
@@ -70,10 +76,24 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Renderer:
     return cast(Renderer, _resolve(_entry(name).factory)(settings or {}))
 
 
+def options_model(name: str, settings: Mapping[str, Any] | None = None) -> type[BaseModel]:
+    """The model of the options that renderer `name` takes with these settings of a tier. Raises `UnknownRenderer`."""
+    able = capabilities(name)
+    return able.options if able.options_for is None else able.options_for(settings or {})
+
+
 def validate_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """`options` completed with the defaults of renderer `name`. Raises `UnknownRenderer`, `ValidationError`."""
-    model: type[BaseModel] = capabilities(name).options
-    return model.model_validate(options).model_dump(mode="json")
+    return options_model(name).model_validate(options).model_dump(mode="json")
 
 
-__all__ = ["BUILT_IN", "UnknownRenderer", "ValidationError", "capabilities", "create", "validate_options", "why_absent"]
+__all__ = [
+    "BUILT_IN",
+    "UnknownRenderer",
+    "ValidationError",
+    "capabilities",
+    "create",
+    "options_model",
+    "validate_options",
+    "why_absent",
+]

@@ -39,6 +39,13 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """A full file system, a full quota, a process's limit on file sizes."""
 DISK_FAULTS = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE})
 """A disk that fails, is read-only or gone, or a network share that was taken away."""
+_LAST_WORDS = (
+    (FailureCode.QUEUE_TIMEOUT, re.compile(r"^(_?queue\.)(Empty|Full)\b", re.MULTILINE)),
+    (FailureCode.HOST_OOM, re.compile(r"^MemoryError\b|numpy\.\S*_ArrayMemoryError", re.MULTILINE)),
+    (FailureCode.GPU_UNAVAILABLE, re.compile(r"Found no NVIDIA driver|Torch not compiled with CUDA enabled")),
+    (FailureCode.DISK_FULL, re.compile(r"No space left on device")),
+)
+"""How tracebacks and tools name what they died of. Source: CPython's and torch's own texts."""
 _TRACEBACK_CHARS = 8_000
 """Enough for the frames that matter; an error record stays small."""
 
@@ -83,9 +90,13 @@ def _code_of(error: BaseException) -> FailureCode:
 
 
 def _code_of_torch_error(error: RuntimeError) -> FailureCode:
-    torch, text = sys.modules.get("torch"), str(error)
+    torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return FailureCode.GPU_OOM
+    return _code_of_torch_words(str(error))
+
+
+def _code_of_torch_words(text: str) -> FailureCode:
     if _HOST_MEMORY in text:
         return FailureCode.HOST_OOM
     if "CUDA out of memory" in text or any(words in text for words in _GPU_MEMORY[1:]):
@@ -101,6 +112,13 @@ def _code_of_torch_error(error: RuntimeError) -> FailureCode:
         if any(words in found["words"] for words in known):
             return code
     return FailureCode.GPU_LOST
+
+
+def code_in_output(text: str) -> FailureCode | None:
+    """The failure that a Python program of somebody else died of, by the traceback in its last words; None: unknown."""
+    if (found := _code_of_torch_words(text)) is not FailureCode.INTERNAL:
+        return found
+    return next((code for code, known in _LAST_WORDS if known.search(text)), None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.render import registry
 from app.render.contract import Capabilities
@@ -87,13 +87,18 @@ class Tier:
                 continue
             mapped = own.map_options.get(name, {}).get(_as_text(value), value)
             adapted[own.rename_options.get(name, name)] = mapped
-        return registry.validate_options(own.renderer, adapted)
+        return self.options_model.model_validate(adapted).model_dump(mode="json")
+
+    @cached_property
+    def options_model(self) -> type[BaseModel]:
+        """What its renderer takes."""
+        return registry.options_model(self.settings.renderer, self.settings.own)
 
     @cached_property
     def option_names(self) -> frozenset[str]:
         """The options that a request can give it."""
         own = self.settings
-        return frozenset({*self.capabilities.options.model_fields, *own.rename_options, *own.drop_options})
+        return frozenset({*self.options_model.model_fields, *own.rename_options, *own.drop_options})
 
     def refusal(self, work: Work) -> str:
         """Why this tier cannot serve `work`; empty if it can. Options are checked apart."""

@@ -30,6 +30,7 @@ from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, na
 from app.retry.taxonomy import CodedError, Failure, FailureCode
 from app.store.interface import StaleClaim, Store
 from app.store.records import Claim, InputRef
+from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.board import Order, TierBoard
 from app.worker.pool import LocalPool
@@ -286,7 +287,7 @@ class Attempt:
                 failure = Failure(FailureCode(event.code), event.message, event.hint, event.detail)
                 if failure.code is FailureCode.CANCELLED:
                     return self._ending or failure
-                if failure.policy.kills_process:
+                if failure.policy.kills_process and self.slot.plan.group == DEVICES:
                     self._poisoned = failure.code
                 return self._ending or failure
             case wire.Started():

@@ -28,7 +28,7 @@ from app.quality.gate import Gate, Judgement
 from app.render import registry
 from app.render.batching import free_device_memory
 from app.render.canary import canary_job
-from app.render.contract import Cancelled, Phase, Renderer, RenderJob, RenderResult
+from app.render.contract import Cancelled, Capabilities, Phase, Renderer, RenderJob, RenderResult
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
 from app.telemetry.logs import configure_logging
@@ -135,6 +135,10 @@ class _Renderers:
         self._served = {served.tier: served for served in spec.serves}
         self._loaded: dict[str, Renderer] = {}
 
+    def able(self, tier: str) -> Capabilities:
+        """What the tier's renderer can do."""
+        return registry.capabilities(self._served[tier].renderer)
+
     def get(self, tier: str) -> Renderer:
         if tier not in self._loaded:
             served = self._served[tier]
@@ -206,15 +210,14 @@ def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporte
         batch_scale=run.batch_scale,
     )
     try:
-        renderer = renderers.get(run.tier)
-        result = renderer.render(job, reporter)
+        result = renderers.get(run.tier).render(job, reporter)
         reporter.report(Phase.ENCODE, result.frames, result.frames)
         checks = check_output(result, job)
         began = time.monotonic()
         judgement = gate.judge(
             job,
             result,
-            lip_sync=registry.capabilities(renderer.name).lip_sync,
+            lip_sync=renderers.able(run.tier).lip_sync,
             alive=lambda: reporter.report(Phase.ENCODE, result.frames, result.frames),
         )
     except Cancelled:
@@ -250,9 +253,10 @@ def _finished(
     )
 
 
-def _is_poisoned(code: FailureCode) -> bool:
-    """Whether this process must not take another attempt. One that yielded to a cancel is as good as new."""
-    return FAILURE_TABLE[code].kills_process and code is not FailureCode.CANCELLED
+def _is_poisoned(code: FailureCode, able: Capabilities) -> bool:
+    """Whether this process must not take another attempt. One that yielded to a cancel is as good as new, and so is
+    one that only waited for another program or server: that is what the failure speaks of."""
+    return FAILURE_TABLE[code].kills_process and code is not FailureCode.CANCELLED and not able.light
 
 
 def _prepare(spec: ChildSpec) -> None:
@@ -306,7 +310,7 @@ def main(
         send(wire.Started(job.task_id, job.attempt))
         outcome = _render(renderers, gate, job, _Reporter(block, inbox, job))
         send(outcome)
-        if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code)):
+        if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code), renderers.able(job.tier)):
             sys.exit(1)
     block.close()
 

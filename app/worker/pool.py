@@ -159,7 +159,8 @@ class LocalPool:
                 slot.state = SlotState.IDLE
             else:
                 self._replace(slot, ended or "died")
-                if failure is not None and slot.suspicion.broke(failure.code, task_id):
+                has_device = slot.plan.group == DEVICES
+                if failure is not None and has_device and slot.suspicion.broke(failure.code, task_id):
                     self._quarantine(slot, failure)
         if slot.state is SlotState.IDLE:
             self._on_idle()

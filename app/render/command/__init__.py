@@ -1,0 +1,1 @@
+"""Renderer `command`: any program, started by an argv template, never by a shell."""
