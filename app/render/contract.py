@@ -43,6 +43,9 @@ class Progress(Protocol):
     def check(self) -> None:
         """Look at the cancel flag without moving the progress clock, e.g. while waiting. Raises `Cancelled`."""
 
+    def called(self, call: str, seconds: float) -> None:
+        """Say that another server was called: the kind of call, of a small fixed set, and how long it took."""
+
 
 @dataclass(frozen=True, slots=True)
 class RenderJob:
@@ -59,6 +62,8 @@ class RenderJob:
     batch_scale: float = 1.0
     """Share (0..1] of its usual batch that a renderer begins with: half for each earlier attempt that ran out of GPU
     memory. See `app.render.batching.Batch`, with which it halves its batch within a render, too."""
+    traceparent: str = ""
+    """W3C trace context of the task, sent along to other servers; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

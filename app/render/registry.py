@@ -41,6 +41,12 @@ BUILT_IN = {
     "rehearsal": RendererEntry(
         "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
     ),
+    "duix": RendererEntry(
+        "duix",
+        "app.render.duix.options:CAPABILITIES",
+        "app.render.duix.renderer:DuixRenderer",
+        "app.render.remote.settings:why_absent",
+    ),
 }
 
 

@@ -188,6 +188,13 @@ class Metrics:
         self._frames = Counter(
             "greenroom_frames_rendered_total", "Frames of successful attempts.", ["tier"], registry=self.registry
         )
+        self._upstream = Histogram(
+            "greenroom_upstream_duration_seconds",
+            "Time of a renderer's calls to the server behind its tier.",
+            ["tier", "call"],
+            buckets=_HTTP_BUCKETS,
+            registry=self.registry,
+        )
         self._restarts = Counter(
             "greenroom_worker_restarts_total",
             "Slot processes that were replaced.",
@@ -323,6 +330,10 @@ class Metrics:
             for phase, spent in stages.items():
                 self._phases.labels(tier, phase).observe(spent)
             self._frames.labels(tier).inc(frames)
+
+    def upstream_called(self, tier: str, call: str, seconds: float) -> None:
+        """A renderer called the server behind its tier."""
+        self._upstream.labels(tier, call).observe(seconds)
 
     def notice_tried(self, outcome: str, seconds: float) -> None:
         """One try to deliver a notice is over."""

@@ -7,6 +7,7 @@ the claim's fence. The monitor beside it watches the clocks and gives verdicts; 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -65,6 +66,9 @@ class AttemptObserver(HealthObserver, Protocol):
     def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
         """An attempt is settled."""
 
+    def upstream_called(self, tier: str, call: str, seconds: float) -> None:
+        """A renderer called another server."""
+
 
 class Attempt:
     """One running attempt. `run` is its thread; `order_end` may be called from any thread."""
@@ -108,6 +112,7 @@ class Attempt:
         self._failure: Failure | None = None
         self._postmortem: dict[str, Any] | None = None
         self._record = Presence(f"The record of task {claim.task.id}", settings.task_lost_s)
+        self._calls: list[tuple[str, float]] = []
         self.began = time.monotonic()
         self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
 
@@ -239,6 +244,7 @@ class Attempt:
                 output_dir=str(self._output_dir),
                 options=order.options,
                 batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
+                traceparent=f"00-{task.trace_id}-{secrets.token_hex(8)}-01" if task.trace_id else "",
             )
         )
 
@@ -277,6 +283,8 @@ class Attempt:
             return self._broken("spoke as if it had just started")
         if (event.task_id, event.attempt) != (self.claim.task.id, self.claim.attempt):
             return self._broken(f"spoke of another attempt ({event.task_id}, {event.attempt})")
+        if isinstance(event, wire.Finished | wire.Failed):
+            self._calls = event.calls
         match event:
             case wire.Finished():
                 ending = self._ending
@@ -353,6 +361,8 @@ class Attempt:
         stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
         frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
         self._observer.attempt_ended(self.claim.tier, settled, self._elapsed(), stages, frames)
+        for call, seconds in self._calls:
+            self._observer.upstream_called(self.claim.tier, call, seconds)
 
     def _publish(self, finished: wire.Finished) -> str:
         try:

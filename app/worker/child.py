@@ -71,6 +71,7 @@ class _Reporter:
         self._block = block
         self._inbox = inbox
         self._run = run
+        self.calls: list[tuple[str, float]] = []
 
     def report(self, phase: Phase, done: int, total: int) -> None:
         self._block.move(phase, done, total)
@@ -79,6 +80,9 @@ class _Reporter:
     def check(self) -> None:
         if self._inbox.is_cancelled(self._run.task_id, self._run.attempt):
             raise Cancelled
+
+    def called(self, call: str, seconds: float) -> None:
+        self.calls.append((call, round(seconds, 4)))
 
 
 class _Unheard:
@@ -89,6 +93,9 @@ class _Unheard:
 
     def check(self) -> None:
         """Never cancelled."""
+
+    def called(self, call: str, seconds: float) -> None:
+        """Count no call."""
 
 
 def leave_with_children() -> None:
@@ -208,6 +215,7 @@ def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporte
         source_sha256=run.source_sha256,
         attempt=run.attempt,
         batch_scale=run.batch_scale,
+        traceparent=run.traceparent,
     )
     try:
         result = renderers.get(run.tier).render(job, reporter)
@@ -308,8 +316,9 @@ def main(
     while not isinstance(job := inbox.jobs.get(), wire.Stop):
         block.begin(job.attempt)
         send(wire.Started(job.task_id, job.attempt))
-        outcome = _render(renderers, gate, job, _Reporter(block, inbox, job))
-        send(outcome)
+        reporter = _Reporter(block, inbox, job)
+        outcome = _render(renderers, gate, job, reporter)
+        send(msgspec.structs.replace(outcome, calls=reporter.calls))
         if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code), renderers.able(job.tier)):
             sys.exit(1)
     block.close()

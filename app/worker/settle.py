@@ -195,6 +195,10 @@ class Settler:
         error = _error_of(failure)
         retrying = decision.end == "retry"
         backoff_s, reason = decision.backoff_s, decision.reason
+        asked_s = failure.detail.get("retry_after_s", 0.0)
+        if retrying and asked_s > backoff_s:
+            backoff_s = min(asked_s, max(backoff_s, self._backoff_cap_s))
+            reason += f"; the server asked for {asked_s:g} s"
         if retrying and not self._budget.allows():
             backoff_s = max(backoff_s, self._backoff_cap_s)
             reason += "; the retry budget of this node is spent, so it waits the longest backoff"

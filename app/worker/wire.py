@@ -23,6 +23,7 @@ class Run(msgspec.Struct, tag="run", frozen=True):
     output_dir: str
     options: dict[str, Any]
     batch_scale: float = 1.0
+    traceparent: str = ""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
@@ -80,6 +81,8 @@ class Finished(msgspec.Struct, tag="finished", frozen=True):
     checks: dict[str, Any]
     scores: dict[str, float]
     confidence: float
+    calls: list[tuple[str, float]] = []
+    """Calls to other servers: kind and seconds."""
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):
@@ -91,6 +94,8 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     message: str
     hint: str
     detail: dict[str, Any]
+    calls: list[tuple[str, float]] = []
+    """Calls to other servers: kind and seconds."""
 
 
 Command = Run | Cancel | Stop

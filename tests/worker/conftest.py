@@ -53,6 +53,9 @@ class Observed:
         assert seconds > 0
         self.ended.append((tier, outcome))
 
+    def upstream_called(self, tier: str, call: str, seconds: float) -> None:
+        raise AssertionError("no renderer of these tests calls another server")
+
     def health_checked(self, slot: str) -> None:
         self.health.append(("checked", slot))
 

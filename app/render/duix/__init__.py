@@ -1,0 +1,1 @@
+"""The renderer whose work a Duix.Avatar (HeyGem) server does."""
