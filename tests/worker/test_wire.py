@@ -9,9 +9,9 @@ from app.worker import wire
 
 SNAPSHOTS = [
     (
-        wire.Run("t", 2, "warp", "/s", "ab", "/a", "/o", {"fps": 25.0}, 0.25),
+        wire.Run("t", 2, "warp", "/s", "ab", "/a", "/o", {"fps": 25.0}, 0.25, "00-1-2-01"),
         b'{"type":"run","task_id":"t","attempt":2,"tier":"warp","source":"/s","source_sha256":"ab","audio":"/a",'
-        b'"output_dir":"/o","options":{"fps":25.0},"batch_scale":0.25}',
+        b'"output_dir":"/o","options":{"fps":25.0},"batch_scale":0.25,"traceparent":"00-1-2-01"}',
     ),
     (wire.Cancel("t", 2), b'{"type":"cancel","task_id":"t","attempt":2}'),
     (wire.Stop(), b'{"type":"stop"}'),
@@ -37,14 +37,16 @@ SNAPSHOTS = [
             {"bytes": 9},
             {"sound": 0.9},
             0.9,
+            [("q", 0.1)],
         ),
         b'{"type":"finished","task_id":"t","attempt":1,"path":"/o/x.mp4","frames":50,"fps":25.0,"duration_s":2.0,'
         b'"width":64,"height":64,"seconds":0.5,"stages":{"render":0.4},"facts":{"cached":true},"checks":{"bytes":9},'
-        b'"scores":{"sound":0.9},"confidence":0.9}',
+        b'"scores":{"sound":0.9},"confidence":0.9,"calls":[["q",0.1]]}',
     ),
     (
         wire.Failed("t", 1, "INTERNAL", "m", "h", {"type": "x"}),
-        b'{"type":"failed","task_id":"t","attempt":1,"code":"INTERNAL","message":"m","hint":"h","detail":{"type":"x"}}',
+        b'{"type":"failed","task_id":"t","attempt":1,"code":"INTERNAL","message":"m","hint":"h","detail":{"type":"x"},'
+        b'"calls":[]}',
     ),
 ]
 
