@@ -13,11 +13,13 @@ PYTHON     ?= $(shell for p in $(CANDIDATES); do $$p -c '$(FIT)' >/dev/null 2>&1
 # More arguments for pip, for example an index with CPU-only builds of torch:
 #   make PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu' demo
 PIP_ARGS ?=
+# The Python with training/requirements.txt, for eval-speech.
+SPEECH_PYTHON ?= /tmp/training/bin/python
 # Arguments of the command that a target runs: make test ARGS='-k cli', make serve ARGS='--port 9000'
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: eval eval-gate bench-render bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
+.PHONY: eval eval-gate eval-speech bench-render bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -74,6 +76,9 @@ eval: $(STAMP)  ## measure the picture's quality and write docs/quality.md (ten 
 
 eval-gate: $(STAMP)  ## calibrate the quality gate: render, break and judge videos (half an hour; not part of the tests)
 	$(BIN)/python -m evaluation.gate $(ARGS)
+
+eval-speech:  ## measure the speech network for docs/quality.md (takes what training/README.md tells)
+	$(SPEECH_PYTHON) training/eval_articulation.py --hama $(ARGS)
 
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

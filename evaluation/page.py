@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from evaluation.material import ROOT
+from pathlib import Path
 
-PAGE = ROOT / "docs" / "quality.md"
+PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
 
 
 def write_section(name: str, text: str) -> None:

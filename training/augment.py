@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 RATE = 16_000
 
-_EMPTY_SHARE = 0.07
-"""Share of examples without any speech: silence, noise or music alone, all of which must leave the mouth at rest."""
+_EMPTY_SHARE = 0.1
+"""Share of examples without any speech: silence, noise, hum, breath or music alone, all of which must leave the mouth
+at rest."""
+
+_BACKGROUNDS = {"none": 0.25, "noise": 0.35, "hum": 0.15, "breath": 0.1, "music": 0.15}
+"""Share of examples by what is heard beside the speech; a quarter of those with something also have noise."""
 
 _TEMPO = (0.85, 1.25)
 """Range by which speech is played slower or faster, voice and tract with it: from larger heads to children's."""
@@ -44,15 +49,57 @@ class Augmenter:
         return torch.stack([self._recorded(one) for one in mixed])
 
     def _background(self, length: int) -> Tensor:
-        """Noise, music, both or nothing, relative to speech of unit level."""
+        """Noise, hum, breath, music or nothing, relative to speech of unit level."""
+        at = self._uniform(0, 1)
+        kinds = list(_BACKGROUNDS)
+        kind = kinds[int(np.searchsorted(np.cumsum(list(_BACKGROUNDS.values())), at).clip(max=len(kinds) - 1))]
         background = torch.zeros(length)
-        kind = self._uniform(0, 1)
-        if kind < 0.6:
-            background += self._noise(length) * 10 ** (-self._uniform(10, 45) / 20)
-        if 0.5 < kind < 0.75:
-            at = int(self._uniform(0, len(self._music) - length))
-            background += self._music[at : at + length] * 10 ** (-self._uniform(12, 35) / 20)
+        if kind == "none":
+            return background
+        if kind == "noise" or self._chance(0.25):
+            background += self._noise(length) * 10 ** (-self._uniform(5, 45) / 20)
+        if kind == "hum":
+            background += self._hum(length) * 10 ** (-self._uniform(0, 40) / 20)
+        if kind == "breath":
+            background += self._breath(length) * 10 ** (-self._uniform(3, 35) / 20)
+        if kind == "music":
+            begin = int(self._uniform(0, len(self._music) - length))
+            background += self._music[begin : begin + length] * 10 ** (-self._uniform(5, 35) / 20)
         return background
+
+    def _hum(self, length: int) -> Tensor:
+        """A steady buzz of unit level: of mains at 50 or 60 Hz, a fan or a transformer."""
+        pitch = self._uniform(40, 250)
+        if self._chance(0.7):
+            pitch = (50.0 if self._chance(0.5) else 60.0) * self._uniform(0.99, 1.01)
+        times = torch.arange(length) / RATE
+        fall = self._uniform(0.3, 2)
+        buzz = torch.zeros(length)
+        for harmonic in range(1, int(self._uniform(1, 20)) + 1):
+            level = torch.rand((), generator=self._rng) * harmonic**-fall
+            phase = self._uniform(0, 2 * math.pi)
+            buzz += level * torch.sin(2 * math.pi * harmonic * pitch * times + phase)
+        if self._chance(0.3):
+            buzz *= 1 + self._uniform(0, 0.5) * torch.sin(2 * math.pi * self._uniform(0.2, 8) * times)
+        return buzz / buzz.square().mean().sqrt().clamp(min=1e-9)
+
+    def _breath(self, length: int) -> Tensor:
+        """Someone breathing: noise with two or three resonances, swelling for 0.3 to 1.5 s; about unit level."""
+        padded = _fft_length(length)
+        spectrum = torch.fft.rfft(torch.randn(padded, generator=self._rng))
+        hertz = torch.linspace(0, RATE / 2, len(spectrum))
+        gain = 0.02 + torch.zeros(len(spectrum))
+        for centre in (self._uniform(300, 900), self._uniform(1000, 2200), self._uniform(2200, 5000)):
+            gain += self._uniform(0.1, 1) * torch.exp(-0.5 * ((hertz - centre) / self._uniform(100, 800)) ** 2)
+        noise = torch.fft.irfft(spectrum * gain, n=padded)[:length]
+        swell = torch.zeros(length)
+        at = int(self._uniform(0, 2) * RATE)
+        while at < length:
+            lasting = min(int(self._uniform(0.3, 1.5) * RATE), length - at)
+            swell[at : at + lasting] = torch.hann_window(lasting)
+            at += lasting + int(self._uniform(0.1, 2.5) * RATE)
+        noise *= swell
+        return noise / noise.square().mean().sqrt().clamp(min=1e-6)
 
     def _noise(self, length: int) -> Tensor:
         """Noise of unit level whose spectrum falls by 0 to 9 dB an octave, sometimes with swells."""

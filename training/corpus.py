@@ -1,7 +1,7 @@
 """The training corpus: minutes of speech by many voices, with the articulation that it should yield."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import voices
 from coarticulation import curves, letter_rows, sealed_spans
-from recordings import NotAlignedError, aligned, librivox
+from kokoro import HELD_OUT_SPEAKER, SPEAKERS, kokoro, phonemes
+from recordings import NotAlignedError, aligned, librivox, prompts
 from texts import utterance, words_of
 from voices import PAUSE, RATE, Phone, Spoken
 
@@ -23,9 +24,11 @@ _ESPEAK_VARIANTS = words_of(
     "pedro quincy rob robert shelby steph2 travis klatt2 klatt4 zac"
 )
 
+HELD_OUT_BESIDE = ("en-us", "cmn", "es", "hi", "de", "fr", "it", "ru", "ja", "ar")
 HELD_OUT_LANGUAGES = ("pt", "sv")
 HELD_OUT_VARIANTS = ("f2", "steph", "grandma", "Andrea", "klatt3", "victor", "michel", "Gene2")
-"""None of these is heard in training; nor is flite's awb."""
+"""None of these is heard in training; nor are flite's awb and Kokoro's jm_kumo. Besides the held-out languages, in
+which nobody speaks in training, those variants are tried in some that it knows."""
 
 _FLITE_MINUTES = {"rms": 18.0, "slt": 18.0, "kal16": 8.0}
 _FESTIVAL_MINUTES = {
@@ -41,7 +44,10 @@ _FESTIVAL_MINUTES = {
     "msu_ru_nsh_clunits": ("ru", 10.0),
 }
 _PIPER_MINUTES = 40.0
+_NASALS_MINUTES = {"rms": 5.0, "slt": 5.0, "joe": 8.0}
+_KOKORO_MINUTES = {"cmn": 3.0, "en": 3.0}
 _HELD_OUT_MINUTES = 1.5  # for each held-out voice
+_HELD_OUT_KOKORO_MINUTES = 0.7
 
 _LOUDNESS = 0.08
 """Root mean square that every utterance is brought to; the augmentation varies it."""
@@ -75,6 +81,13 @@ def training_takes(folder: Path, seed: int, share: float = 1.0) -> list[Take]:
         speak = _festival_speaker(voice, language)
         takes.append(_kept(folder, f"festival-{voice}", speak, minutes * share, seed))
     takes.append(_kept(folder, "piper-joe", _piper_speaker(), _PIPER_MINUTES * share, seed))
+    for voice, minutes in _NASALS_MINUTES.items():
+        speak = _piper_speaker("en-nasals") if voice == "joe" else _flite_speaker(voice, "en-nasals")
+        takes.append(_kept(folder, f"nasals-{voice}", speak, minutes * share, seed))
+    for language, minutes in _KOKORO_MINUTES.items():
+        speak = _kokoro_speaker(language, SPEAKERS)
+        takes.append(_kept(folder, f"kokoro-{language}", speak, minutes * share, seed))
+    takes.append(_take("recorded-ru", _in_a_row((spoken for _, spoken in prompts("ru")), random.Random(seed))))
     return takes
 
 
@@ -91,20 +104,38 @@ def tuning_takes(folder: Path, seed: int) -> list[Take]:
 
 def held_out_takes(folder: Path, seed: int) -> list[Take]:
     """Voices, and languages, that training never hears."""
-    speakers = {
-        "espeak-en-us": _espeak_speaker("en-us", HELD_OUT_VARIANTS),
-        "espeak-cmn": _espeak_speaker("cmn", HELD_OUT_VARIANTS),
-        "espeak-es": _espeak_speaker("es", HELD_OUT_VARIANTS),
-        "espeak-hi": _espeak_speaker("hi", HELD_OUT_VARIANTS),
-        **{f"espeak-{language}": _espeak_speaker(language, HELD_OUT_VARIANTS) for language in HELD_OUT_LANGUAGES},
-        "flite-awb": _flite_speaker("awb"),
-    }
-    return [_kept(folder, f"held-out-{name}", speak, _HELD_OUT_MINUTES, seed) for name, speak in speakers.items()]
+    languages = [*HELD_OUT_BESIDE, *HELD_OUT_LANGUAGES]
+    speakers = {f"espeak-{language}": _espeak_speaker(language, HELD_OUT_VARIANTS) for language in languages}
+    speakers["flite-awb"] = _flite_speaker("awb")
+    takes = [_kept(folder, f"held-out-{name}", speak, _HELD_OUT_MINUTES, seed) for name, speak in speakers.items()]
+    for language in ("cmn", "en"):
+        speak = _kokoro_speaker(language, (HELD_OUT_SPEAKER,))
+        takes.append(_kept(folder, f"held-out-kokoro-{language}", speak, _HELD_OUT_KOKORO_MINUTES, seed))
+    return takes
 
 
 def recorded_takes() -> list[Take]:
     """Real recordings, timed by pocketsphinx; never trained on."""
-    return [_take(f"librivox-{name[-4:]}", spoken) for name, spoken in librivox()]
+    rng = random.Random(1)
+    readings = [_take(f"librivox-{name[-4:]}", spoken) for name, spoken in librivox()]
+    return [*readings, _take("recorded-en", _in_a_row((spoken for _, spoken in prompts("en")), rng))]
+
+
+def _kokoro_speaker(language: str, speakers: tuple[str, ...]) -> Callable[[random.Random], Spoken]:
+    """English is timed like a recording; Mandarin, for want of an aligner, by Kokoro's own plan."""
+
+    def speak(rng: random.Random) -> Spoken:
+        while True:
+            text = "".join(letter for letter in utterance(language, rng) if not letter.isdigit())
+            spoken = kokoro(phonemes(text, language), speakers, rng.uniform(0.9, 1.4), rng)
+            if language != "en":
+                return spoken
+            try:
+                return aligned(spoken.audio, text)
+            except NotAlignedError:
+                continue
+
+    return speak
 
 
 def _espeak_speaker(language: str, variants: tuple[str, ...] | list[str]) -> Callable[[random.Random], Spoken]:
@@ -121,10 +152,10 @@ def _espeak_speaker(language: str, variants: tuple[str, ...] | list[str]) -> Cal
     return speak
 
 
-def _flite_speaker(voice: str) -> Callable[[random.Random], Spoken]:
+def _flite_speaker(voice: str, language: str = "en") -> Callable[[random.Random], Spoken]:
     def speak(rng: random.Random) -> Spoken:
         pitch = rng.uniform(85, 140) if voice == "kal16" else None
-        return voices.flite(utterance("en", rng), voice, rng.uniform(0.8, 1.35), pitch)
+        return voices.flite(utterance(language, rng), voice, rng.uniform(0.8, 1.35), pitch)
 
     return speak
 
@@ -141,12 +172,12 @@ def _festival_speaker(voice: str, language: str) -> Callable[[random.Random], Sp
     return speak
 
 
-def _piper_speaker() -> Callable[[random.Random], Spoken]:
+def _piper_speaker(language: str = "en") -> Callable[[random.Random], Spoken]:
     """Piper's own alignment is some 40 ms off on stops, so its speech is timed like a recording."""
 
     def speak(rng: random.Random) -> Spoken:
         while True:
-            text = "".join(letter for letter in utterance("en", rng) if not letter.isdigit())
+            text = "".join(letter for letter in utterance(language, rng) if not letter.isdigit())
             spoken = voices.piper(text, rng.uniform(0.8, 1.4), rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.0))
             try:
                 return aligned(spoken.audio, text)
@@ -160,7 +191,8 @@ def _kept(folder: Path, name: str, speak: Callable[[random.Random], Spoken], min
     """The take from the folder, or made and put there."""
     path = folder / f"{name}-{minutes:.1f}-{seed}.npz"
     if not path.exists():
-        take = _take(name, _recorded(speak, minutes, random.Random(f"{name} {seed}")))
+        rng = random.Random(f"{name} {seed}")
+        take = _take(name, _in_a_row(_spoken(speak, minutes, rng), rng))
         folder.mkdir(parents=True, exist_ok=True)
         seals = np.array(take.seals).reshape(-1, 2)
         np.savez(path, audio=take.audio, curve=take.curve, letters=take.letters, seals=seals)
@@ -169,13 +201,21 @@ def _kept(folder: Path, name: str, speak: Callable[[random.Random], Spoken], min
         return Take(name, stored["audio"], stored["curve"], stored["letters"], spans)
 
 
-def _recorded(speak: Callable[[random.Random], Spoken], minutes: float, rng: random.Random) -> Spoken:
-    """Utterances in a row, each at the same loudness, pauses of 0.1 to 1.2 s between them."""
-    audio: list[npt.NDArray[np.int16]] = []
-    phones: list[Phone] = []
+def _spoken(speak: Callable[[random.Random], Spoken], minutes: float, rng: random.Random) -> Iterator[Spoken]:
+    """Utterances until there are so many minutes of them."""
     length = 0
     while length < minutes * 60 * RATE:
         spoken = speak(rng)
+        length += len(spoken.audio)
+        yield spoken
+
+
+def _in_a_row(utterances: Iterable[Spoken], rng: random.Random) -> Spoken:
+    """Utterances one after another, each at the same loudness, pauses of 0.1 to 1.2 s between them."""
+    audio: list[npt.NDArray[np.int16]] = []
+    phones: list[Phone] = []
+    length = 0
+    for spoken in utterances:
         gap = int(rng.uniform(0.1, 1.2) * RATE)
         level = np.sqrt(np.mean((spoken.audio / 32768.0) ** 2)) + 1e-6
         louder = np.clip(spoken.audio * (_LOUDNESS / level), -32768, 32767).astype(np.int16)

@@ -1,16 +1,18 @@
-"""Prints how well the shipped network does on voices it never heard, on recordings, in noise, and how fast.
+"""Measures the shipped network on voices it never heard, on recordings, in noise and without speech.
 
     python training/eval_articulation.py [--hama]
 
---hama also scores the phoneme recogniser `hama` (PyPI) on the same seals, shifted by its best constant lag.
+Writes benchmarks/results/speech.json and, from it, the section "Speech" of docs/quality.md (`speech_report.py`).
+--hama also scores the phoneme recogniser `hama` (PyPI) on the recorded seals, shifted by its best constant lag.
 """
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,20 +20,38 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from coarticulation import LETTERS
 from corpus import Take, held_out_takes, recorded_takes
-from scores import FloatArray, SealScore, score_seals
-from voices import PAUSE
+from disturbances import disturbances
+from peers import hama_scores
+from scores import (
+    NO_SEALS,
+    FloatArray,
+    SealScore,
+    best_lag_ms,
+    correlation,
+    predicted_seals,
+    score_seals,
+)
+from speech_report import section
+from visemes import visemes
 
 from app.speech.articulation import SpeechAnalyser
-from app.speech.channels import CLOSURE, HOP, JAW, SPEECH
-from evaluation import report, seal_report
+from app.speech.channels import CHANNELS, CLOSURE, HOP, JAW, LABIODENTAL, PROTRUSION, REST, SPEECH, WIDTH
+from app.speech.network import WEIGHTS
+from evaluation.page import write_section
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "speech.json"
 
 RATE = 16_000
-_NOISE_DB = 20.0
+_BELOW_DB = 20.0
 _LOUDNESS = 0.08
-_HAMA_ROWS = 600
-_PAUSE_ROWS = 8
+_AT_REST = 0.1
+"""How far a channel may be from its rest for lips that do not seem to move."""
+
+_AWAY_ROWS = 20
+"""A row counts as pause when no speech is this near: lips take that long to come and go."""
+
+_PLACES = 3
 
 
 def main() -> None:
@@ -46,48 +66,106 @@ def main() -> None:
     def analyse(audio: npt.NDArray[np.int16]) -> FloatArray:
         return np.concatenate(list(analyser.analyse([audio.astype(np.float32) / 32768])))
 
-    synthetic, recorded = held_out_takes(chosen.corpus, chosen.seed), recorded_takes()
-    print("Held-out synthetic voices\n" + report(synthetic, analyse))
-    print("\nRecorded speech (LibriVox, timed by pocketsphinx)\n" + report(recorded, analyse))
-    print(f"\nThe same in noise, {_NOISE_DB:.0f} dB below the speech")
-    print(report([_noisy(take) for take in [*synthetic, *recorded]], analyse))
-    print("\nWithout speech: greatest jaw, closure, speech")
-    for name, sound in _speechless().items():
-        peaks = analyse(sound).max(axis=0)
-        print(f"{name:32} {peaks[JAW]:.3f}  {peaks[CLOSURE]:.3f}  {peaks[SPEECH]:.3f}")
-    print(f"\nReal-time factor, one thread: {_real_time_factor(analyse):.4f}")
+    groups = {"recorded": recorded_takes(), "synthetic": held_out_takes(chosen.corpus, chosen.seed)}
+    figures: dict[str, Any] = {"weights_bytes": WEIGHTS.stat().st_size}
+    for kind, takes in groups.items():
+        figures[kind] = _measured(takes, analyse)
+        figures[f"{kind}_with_noise"] = _measured([_disturbed(take, "white noise") for take in takes], analyse)
+    everyone = [take for takes in groups.values() for take in takes]
+    figures["pauses"] = {
+        name: _rest_in_pauses([_disturbed(take, name) for take in everyone], analyse)
+        for name in ("nothing", *disturbances(RATE))
+    }
+    figures["without_speech"] = {name: _unrest(analyse(sound)) for name, sound in _speechless().items()}
+    figures["real_time_factor"] = round(_real_time_factor(analyse), 4)
     if chosen.hama:
-        print("\nhama, shifted by its best lag\n" + _hama_report([*synthetic, *recorded]))
+        scores = hama_scores(groups["recorded"])
+        figures["hama"] = {name: _seal_figures(score, score) for name, score in scores.items()}
+    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    write_section("speech", section(figures))
+    print(json.dumps(figures, indent=1))
 
 
-def _noisy(take: Take) -> Take:
-    rng = np.random.default_rng(len(take.audio))
-    level = np.sqrt(np.mean((take.audio / 32768.0) ** 2)) * 10 ** (-_NOISE_DB / 20)
-    noisy = take.audio + rng.normal(0.0, level * 32768, len(take.audio))
-    return replace(take, audio=np.clip(noisy, -32768, 32767).astype(np.int16))
+def _measured(takes: list[Take], analyse: Any) -> dict[str, Any]:
+    """Figures by voice and over all of them."""
+    voices = {}
+    within, middles = NO_SEALS, NO_SEALS
+    for take in takes:
+        curve = analyse(take.audio)
+        predicted = predicted_seals(curve)
+        one, strict = score_seals(predicted, take.seals), score_seals(predicted, take.seals, middles=True)
+        within, middles = within + one, middles + strict
+        spoken = take.letters != 0
+        shown, meant = visemes(curve), visemes(take.curve)
+        voices[take.name.removeprefix("held-out-")] = {
+            **_seal_figures(one, strict),
+            "viseme_accuracy": _rounded(np.mean(shown[spoken] == meant[spoken])),
+            "lag_ms": best_lag_ms(curve[:, JAW], take.curve[:, JAW]),
+            "correlation": {
+                CHANNELS[channel]: _rounded(correlation(curve[:, channel], take.curve[:, channel]))
+                for channel in (JAW, WIDTH, PROTRUSION, LABIODENTAL)
+            },
+            "seconds": round(len(take.audio) / RATE),
+        }
+    return {"all": _seal_figures(within, middles), "voices": voices}
+
+
+def _seal_figures(score: SealScore, strict: SealScore) -> dict[str, Any]:
+    return {
+        "seals": score.present,
+        "found": _rounded(score.recall),
+        "false": _rounded(score.false_share),
+        "found_by_middle": _rounded(strict.recall),
+        "false_by_middle": _rounded(strict.false_share),
+        "seal_lag_ms": _rounded(score.lag_ms),
+    }
+
+
+def _disturbed(take: Take, name: str) -> Take:
+    """The take with a disturbance _BELOW_DB below its speech, or as it is."""
+    if name == "nothing":
+        return take
+    sound = disturbances(len(take.audio))[name]
+    speech = take.audio[np.repeat(take.letters != 0, HOP)[: len(take.audio)]] / 32768.0
+    level = np.sqrt(np.mean(speech**2)) * 10 ** (-_BELOW_DB / 20)
+    disturbed = take.audio + sound * level * 32768
+    return replace(take, audio=np.clip(disturbed, -32768, 32767).astype(np.int16))
+
+
+def _rest_in_pauses(takes: list[Take], analyse: Any) -> dict[str, Any]:
+    """Share of the rows far from speech in which the mouth is at rest."""
+    away = []
+    for take in takes:
+        speaking = np.convolve(take.letters != 0, np.ones(2 * _AWAY_ROWS + 1), mode="same") > 0
+        away.append(_distance(analyse(take.audio))[~speaking])
+    distance = np.concatenate(away)
+    return {"rows": len(distance), "at_rest": _rounded(np.mean(distance < _AT_REST))}
 
 
 def _speechless() -> dict[str, npt.NDArray[np.int16]]:
-    """Ten seconds each of sounds in which nobody speaks."""
-    rng = np.random.default_rng(1)
-    length = 10 * RATE
-    white = rng.normal(0.0, 1.0, length)
-    spectrum = np.fft.rfft(white)
-    pink = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 50)), n=length)
-    pink /= pink.std()
-    times = np.arange(length) / RATE
-    hum = sum(np.sin(2 * np.pi * 50 * harmonic * times) / harmonic for harmonic in (1, 2, 3, 5))
+    """Half a minute each of sounds in which nobody speaks."""
+    length = 30 * RATE
     sounds = {"digital silence": np.zeros(length)}
     for below in (20, 40):
         level = _LOUDNESS * 10 ** (-below / 20)
-        sounds[f"white noise, {below} dB below speech"] = white * level
-        sounds[f"pink noise, {below} dB below speech"] = pink * level
-        sounds[f"mains hum, {below} dB below speech"] = hum * level
-    return {name: np.round(sound * 32767).astype(np.int16) for name, sound in sounds.items()}
+        sounds |= {f"{name}, {below} dB below speech": sound * level for name, sound in disturbances(length).items()}
+    return {name: np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16) for name, sound in sounds.items()}
 
 
-def _real_time_factor(analyse: object) -> float:
-    assert callable(analyse)
+def _unrest(curve: FloatArray) -> dict[str, float]:
+    return {
+        "at_rest": _rounded(np.mean(_distance(curve) < _AT_REST)),
+        **{CHANNELS[channel]: _rounded(curve[:, channel].max()) for channel in (JAW, CLOSURE, SPEECH)},
+    }
+
+
+def _distance(curve: FloatArray) -> FloatArray:
+    """How far the farthest channel of each row is from rest; whether someone speaks does not count."""
+    away: FloatArray = np.abs(curve[:, :SPEECH] - REST[:SPEECH]).max(axis=1)
+    return away
+
+
+def _real_time_factor(analyse: Any) -> float:
     sound = np.random.default_rng(1).normal(0, 1000, 120 * RATE).astype(np.int16)
     analyse(sound[: 5 * RATE])
     began = time.perf_counter()
@@ -95,40 +173,8 @@ def _real_time_factor(analyse: object) -> float:
     return (time.perf_counter() - began) / 120
 
 
-def _hama_report(takes: list[Take]) -> str:
-    """hama tells when a phoneme is emitted, not how long it lasts: a moment stands for the seal."""
-    from hama.asr import ASRModel
-
-    model = ASRModel()
-    emitted = {
-        take.name: [
-            start + span.start_ms / 1000
-            for start, sound in _utterances(take)
-            for span in model.phoneme_spans(model.transcribe_waveform(sound, RATE))
-            if span.phoneme[0] in "pbm"
-        ]
-        for take in takes
-    }
-
-    def scores(lag: float) -> dict[str, SealScore]:
-        return {
-            take.name: score_seals([(at - lag, at - lag) for at in emitted[take.name]], take.seals) for take in takes
-        }
-
-    best = max(np.arange(0.0, 0.15, 0.01), key=lambda lag: sum(score.found for score in scores(lag).values()))
-    return f"lag {best * 1000:.0f} ms\n" + seal_report(scores(best))
-
-
-def _utterances(take: Take) -> Iterator[tuple[float, FloatArray]]:
-    """Stretches of some seconds, cut in pauses, with their starts: hama loses its way in longer ones."""
-    rows, start = len(take.letters), 0
-    while start < rows:
-        end = min(start + _HAMA_ROWS, rows)
-        while end < rows and take.letters[end] != LETTERS.index(PAUSE):
-            end += 1
-        end = min(end + _PAUSE_ROWS, rows)
-        yield start * HOP / RATE, take.audio[start * HOP : end * HOP].astype(np.float32) / 32768
-        start = end
+def _rounded(value: Any) -> float:
+    return round(float(value), _PLACES)
 
 
 if __name__ == "__main__":

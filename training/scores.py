@@ -8,11 +8,11 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 ROWS_PER_SECOND = 100
-SEALED_ABOVE = 0.5
-"""Predicted closure from which the lips count as sealed."""
+SEALED_ABOVE = 0.7
+"""Predicted closure from which the lips count as sealed; the renderer's lips touch from there on."""
 
 WITHIN_S = 0.04
-"""A seal is found when its middle is predicted this near: one frame of 25 a second."""
+"""A seal is found when one is predicted this near: one frame of 25 a second."""
 
 _CLOSURE = 3
 _LARGEST_LAG_ROWS = 15
@@ -51,6 +51,9 @@ class SealScore:
         )
 
 
+NO_SEALS = SealScore(0, 0, 0, [])
+
+
 def predicted_seals(curve: FloatArray, threshold: float = SEALED_ABOVE) -> list[tuple[float, float]]:
     """Stretches, in seconds, where the closure channel of a curve [m, 6] is above the threshold."""
     above = np.concatenate([[False], curve[:, _CLOSURE] > threshold, [False]])
@@ -62,18 +65,23 @@ def predicted_seals(curve: FloatArray, threshold: float = SEALED_ABOVE) -> list[
 
 
 def score_seals(
-    predicted: list[tuple[float, float]], present: list[tuple[float, float]], within_s: float = WITHIN_S
+    predicted: list[tuple[float, float]], present: list[tuple[float, float]], middles: bool = False
 ) -> SealScore:
-    """Pair each seal that is present with the nearest predicted one, none used twice; middles must agree."""
-    middles = [(start + end) / 2 for start, end in predicted]
-    free = set(range(len(middles)))
+    """Pair each seal that is present with the nearest predicted one, none used twice.
+
+    The middle of the predicted one must fall into the one that is present or within WITHIN_S of it; with `middles`,
+    within WITHIN_S of its middle, which is harder for long ones.
+    """
+    centres = [(start + end) / 2 for start, end in predicted]
+    free = set(range(len(centres)))
     lags = []
     for start, end in present:
         middle = (start + end) / 2
-        nearest = min(free, key=lambda index: abs(middles[index] - middle), default=None)
-        if nearest is not None and abs(middles[nearest] - middle) <= within_s:
+        reach = WITHIN_S if middles else WITHIN_S + (end - start) / 2
+        nearest = min(free, key=lambda index: abs(centres[index] - middle), default=None)
+        if nearest is not None and abs(centres[nearest] - middle) <= reach + 1e-9:
             free.discard(nearest)
-            lags.append(middles[nearest] - middle)
+            lags.append(centres[nearest] - middle)
     return SealScore(len(present), len(lags), len(predicted), lags)
 
 

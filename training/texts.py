@@ -39,6 +39,18 @@ wash watch water wave way we weather web welcome west wet what wheel when where 
 wind window winter wish with woman wonder wood word work world would write yard year yellow yes you young zebra
 zoo""")
 
+_NASALS = words_of("""and announce another answer any anything band banner behind bend benefit bone brown can candle
+canvas chance clean coin cone conference confess confide confirm confuse connect contain convey convince convoy corner
+dance den dine dinner done down economy enjoy enough enter enthusiasm envy even fan fancy fence fine finish fun
+functions gain gone green grown handful henchman income infant infer infinite inflate inform information in inner
+instance intend invade invent invite iron kind know known lane lend line linen loan main man many mean mention mine
+minute moan month moon nation nature near neither nine ninth no none noon noun now nun ocean on once one onion onward
+open pan panther paint pence pin plan plenty pond question rain ran rein ring ruin run sand saint scene seen sentence
+sign sing skin son song spend spoon stand sun sunflower sung than then thin thing thinner tin tone tongue tune turn
+under unfair unfold unfit uniform union unite unknown until unveil van vanish vein vine wander want wine wing winner
+woken yarn""")
+"""Words full of /n/ and /ŋ/, which many a voice says much like /m/."""
+
 _LITTLE = words_of("and but of to in on at by for from with or if as so the a my our their his her this that")
 
 _HANZI = """的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可
@@ -106,8 +118,8 @@ _HANGUL_CODAS = (0, 0, 0, 1, 4, 8, 16, 17, 21)  # none, k, n, l, m, p, ng
 
 
 def utterance(language: str, rng: random.Random) -> str:
-    """One sentence of 4 to 11 words in the language (an espeak-ng voice name), sometimes with a comma or a
-    number. Raises KeyError for a language of which no spelling is known."""
+    """One sentence of 4 to 11 words in the language (an espeak-ng voice name, or "en-nasals"), sometimes with a comma
+    or a number. Raises KeyError for a language of which no spelling is known."""
     words = [_word(language, rng) for _ in range(rng.randint(4, 11))]
     if rng.random() < 0.3:
         words.insert(rng.randrange(len(words)), str(rng.randint(0, 9999)))
@@ -119,7 +131,8 @@ def utterance(language: str, rng: random.Random) -> str:
 
 def _word(language: str, rng: random.Random) -> str:
     if language.startswith("en"):
-        return rng.choice(_LITTLE) if rng.random() < 0.25 else rng.choice(_ENGLISH)
+        nasal = language == "en-nasals" and rng.random() < 0.5
+        return rng.choice(_LITTLE) if rng.random() < 0.25 else rng.choice(_NASALS if nasal else _ENGLISH)
     syllables = rng.randint(1, 2) if language == "cmn" else rng.randint(1, 4)
     return "".join(_syllable(language, rng) for _ in range(syllables))
 

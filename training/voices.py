@@ -72,6 +72,7 @@ FESTIVAL_VOICES = {
 recorded people."""
 
 _PHONEME_EVENT, _SYNCHRONOUS, _PHONEME_EVENTS_IN_IPA, _UTF8 = 7, 2, 1 | 2, 1
+_IN_IPA = 2
 _VOICELESS_CLOSURE_S, _VOICED_CLOSURE_S = 0.045, 0.03
 """How long before its burst espeak-ng's closure begins; measured from the energy above 2 kHz."""
 
@@ -102,6 +103,21 @@ def _espeak() -> tuple[Any, int, list[bytes], list[tuple[int, str]], Any]:
     callback = kind(collect)
     library.espeak_SetSynthCallback(callback)
     return library, rate, audio, events, callback
+
+
+def spelt_sounds(text: str, language: str) -> str:
+    """How espeak-ng would say the text: IPA, words apart, clauses joined by commas. Raises ValueError for an unknown
+    language."""
+    library = _espeak()[0]
+    if library.espeak_SetVoiceByName(language.encode()) != 0:
+        raise ValueError(f"espeak-ng has no voice {language}")
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    kept = ctypes.create_string_buffer(text.encode())
+    at = ctypes.c_void_p(ctypes.addressof(kept))
+    clauses = []
+    while at.value:
+        clauses.append(library.espeak_TextToPhonemes(ctypes.byref(at), _UTF8, _IN_IPA).decode())
+    return ", ".join(clauses)
 
 
 def espeak(text: str, language: str, variant: str, words_a_minute: int, pitch: int, span: int) -> Spoken:
@@ -219,6 +235,11 @@ def _spoken(samples: npt.NDArray[np.int16], rate: int, starts: list[tuple[float,
     """Resampled to 16 kHz; each phone lasts until the next begins, the last until the audio ends."""
     ends = [start for start, _ in starts[1:]] + [len(samples) / rate]
     phones = [Phone(symbol, start, end) for (start, symbol), end in zip(starts, ends, strict=True) if end > start]
+    return at_rate(samples, rate, phones)
+
+
+def at_rate(samples: npt.NDArray[np.int16], rate: int, phones: list[Phone]) -> Spoken:
+    """The samples brought to 16 kHz, with their phones."""
     if rate != RATE:
         common = int(np.gcd(rate, RATE))
         resampled = resample_poly(samples.astype(np.float64), RATE // common, rate // common)

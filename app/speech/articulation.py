@@ -6,13 +6,10 @@ import torch
 
 from app.speech.channels import CHANNELS, FloatArray
 from app.speech.framing import Framing, windows
-from app.speech.network import ArticulationNetwork, load_network
+from app.speech.network import WINDOW_ROWS, ArticulationNetwork, load_network
 from app.speech.sampling import sample_at
 
 __all__ = ["CHANNELS", "SpeechAnalyser", "sample_at", "windowed"]
-
-_WINDOW_ROWS = 400
-"""Rows computed at a time: 4 s, so that the context computed twice costs little and memory stays small."""
 
 
 class SpeechAnalyser:
@@ -39,7 +36,7 @@ class SpeechAnalyser:
 
 def windowed(network: ArticulationNetwork, device: torch.device, blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
     """What `SpeechAnalyser.analyse` yields, by any such network on that device."""
-    framing = Framing(_WINDOW_ROWS, network.before, network.after)
+    framing = Framing(WINDOW_ROWS, network.before, network.after)
     for window, rows in windows(blocks, framing):
         with torch.inference_mode():
             curve = network(torch.from_numpy(window).to(device)[None])[0]

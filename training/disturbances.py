@@ -1,0 +1,62 @@
+"""Sounds that are no speech, to judge the network with; made otherwise than those it was trained with."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from recordings import read_g722
+from scipy.signal import butter, sosfilt
+
+RATE = 16_000
+Sound = npt.NDArray[np.float64]
+
+MUSIC = Path("/usr/share/asterisk/moh")
+"""Where Debian's asterisk-moh-opsound-g722 puts its recorded music (CC-BY-SA-3.0)."""
+
+
+def disturbances(length: int, seed: int = 1) -> dict[str, Sound]:
+    """So many samples of each, of unit level."""
+    rng = np.random.default_rng(seed)
+    white = rng.normal(0.0, 1.0, length)
+    sounds = {
+        "white noise": white,
+        "pink noise": _pink(white),
+        "hum, 50 Hz": _hum(50.0, length),
+        "hum, 60 Hz": _hum(60.0, length),
+        "breathing": _breathing(length, rng),
+        "music": _music(length),
+    }
+    return {name: sound / sound.std() for name, sound in sounds.items()}
+
+
+def _pink(white: Sound) -> Sound:
+    spectrum = np.fft.rfft(white)
+    return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 50)), n=len(white))
+
+
+def _hum(hertz: float, length: int) -> Sound:
+    times = np.arange(length) / RATE
+    return sum((np.sin(2 * np.pi * hertz * k * times) / k for k in (1, 2, 3, 5, 7)), np.zeros(length))
+
+
+def _breathing(length: int, rng: np.random.Generator) -> Sound:
+    """In through the nose, out through the mouth, fifteen times a minute."""
+    times = np.arange(length) / RATE
+    phase = times % 4.0
+    parts = ((0.0, 1.3, (300, 1800), 0.5), (1.6, 1.8, (500, 4000), 1.0))
+    breath = np.zeros(length)
+    for begin, lasting, band, level in parts:
+        within = np.clip((phase - begin) / lasting, 0.0, 1.0)
+        noise = sosfilt(butter(2, band, "bandpass", fs=RATE, output="sos"), rng.normal(0.0, 1.0, length))
+        breath += level * np.sin(np.pi * within) ** 2 * noise
+    return breath
+
+
+def _music(length: int) -> Sound:
+    """The first seconds of each of the recordings, one after another. Raises FileNotFoundError without them."""
+    paths = sorted(MUSIC.glob("**/*.g722"))
+    if not paths:
+        raise FileNotFoundError(f"no music in {MUSIC}: install Debian's asterisk-moh-opsound-g722")
+    share = -(-length // len(paths))
+    pieces = [read_g722(path)[5 * RATE :][:share].astype(np.float64) for path in paths]
+    return np.concatenate([piece / max(piece.std(), 1.0) for piece in pieces])[:length]

@@ -1,0 +1,86 @@
+"""Puts the figures of `eval_articulation.py` into words and tables: the section "Speech" of docs/quality.md."""
+
+from typing import Any
+
+Figures = dict[str, Any]
+
+_EXPLANATION = """A seal (lips shut for p, b or m) is *found* when the middle of a stretch with closure at 0.7 or more,
+from where the renderer's lips touch, falls into it or within 40 ms of it; each stretch counts for one seal. *False* is
+the share of the stretches that belong to none. *Strict* asks that the two middles are within 40 ms. *Visemes* is the
+share of the 10 ms rows of speech in which the curves show the same one of nine visemes (sealed, lip at teeth, and seven
+shapes of jaw, width and protrusion) as the curves made from the timed phones. *Lag* is the shift at which the jaw
+agrees best."""
+
+
+def section(figures: Figures) -> str:
+    """The section in Markdown."""
+    parts = [_EXPLANATION, _targets(figures), _voices(figures), _rest(figures)]
+    if "hama" in figures:
+        parts.append(_hama(figures))
+    source = "Made by `training/eval_articulation.py`; all figures: `benchmarks/results/speech.json`."
+    return "\n\n".join([*parts, source])
+
+
+def _targets(figures: Figures) -> str:
+    kinds = {
+        "recorded, English": figures["recorded"],
+        "recorded, noise 20 dB below": figures["recorded_with_noise"],
+        "synthetic, all": figures["synthetic"],
+        "synthetic, noise 20 dB below": figures["synthetic_with_noise"],
+    }
+    rows = [
+        [name, *_seals(kind["all"]), _spread(kind, "viseme_accuracy"), _spread(kind, "lag_ms")]
+        for name, kind in kinds.items()
+    ]
+    return _table(["speech", "seals", "found", "false", "strict: found", "false", "visemes", "lag, ms"], rows)
+
+
+def _voices(figures: Figures) -> str:
+    rows = [
+        [name, *_seals(voice), f"{voice['viseme_accuracy']:.2f}", str(voice["lag_ms"])]
+        + [f"{voice['correlation'][channel]:.2f}" for channel in ("jaw", "width", "protrusion", "labiodental")]
+        for kind in ("recorded", "synthetic")
+        for name, voice in figures[kind]["voices"].items()
+    ]
+    titles = ["voice", "seals", "found", "false", "strict: found", "false", "visemes", "lag, ms"]
+    return _table([*titles, "jaw", "width", "protrusion", "labiodental"], rows)
+
+
+def _rest(figures: Figures) -> str:
+    pauses = [[name, str(one["rows"]), f"{one['at_rest']:.4f}"] for name, one in figures["pauses"].items()]
+    alone = [
+        [name, f"{one['at_rest']:.4f}", *(f"{one[channel]:.2f}" for channel in ("jaw", "closure", "speech"))]
+        for name, one in figures["without_speech"].items()
+    ]
+    return (
+        "Pauses within the speech above, 200 ms and more from any sound, with something else 20 dB below the speech: "
+        "share of rows in which every channel of the lips is within 0.1 of rest.\n\n"
+        + _table(["beside the speech", "rows", "at rest"], pauses)
+        + "\n\nHalf a minute of sounds without speech: the same share, and the greatest values.\n\n"
+        + _table(["sound", "at rest", "jaw", "closure", "speech"], alone)
+        + f"\n\nWeights {figures['weights_bytes'] / 1e6:.1f} MB. Real-time factor on one thread "
+        f"{figures['real_time_factor']:.4f}."
+    )
+
+
+def _hama(figures: Figures) -> str:
+    rows = [[name.removeprefix("held-out-"), *_seals(score)[:3]] for name, score in figures["hama"].items()]
+    return (
+        "hama 1.7.0, from whose weights the training begins, on the recorded seals at its best constant lag:\n\n"
+        + _table(["voice", "seals", "found", "false"], rows)
+    )
+
+
+def _seals(score: Figures) -> list[str]:
+    shares = ("found", "false", "found_by_middle", "false_by_middle")
+    return [str(score["seals"]), *(f"{score[share]:.3f}" for share in shares)]
+
+
+def _spread(kind: Figures, figure: str) -> str:
+    values = [voice[figure] for voice in kind["voices"].values()]
+    return f"{min(values)} to {max(values)}"
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
+    return "\n".join(lines)
