@@ -39,17 +39,12 @@ _MOMENTS = 9
 _LABEL = 18  # pixels of height
 
 
-def all_of(studio: Studio, faces: dict[str, Path]) -> dict[str, Picture]:
-    """Every sheet by its file name."""
+def of_parts(studio: Studio, faces: dict[str, Path]) -> dict[str, Picture]:
+    """Mouths, eyes and heads, by file name."""
     names = list(faces)
     return {
         "mouths.jpg": stacked([mouths(studio, faces[name]) for name in names], list(SOUNDS), 150),
         "blinks.jpg": stacked([blinks(studio, faces[name]) for name in names], [f"{lid:.0%}" for lid in _LIDS], 220),
-        "speaking.jpg": stacked(
-            [speaking(studio, name, voice) for name, voice in zip(names, list(VOICES) * len(names), strict=False)],
-            [""] * _MOMENTS,
-            150,
-        ),
         "head_motion.jpg": stacked(
             [moved(studio, faces[name], motion) for name in names[:1] for motion in (0.0, 0.6, 1.0)], [""] * 6, 220
         ),
@@ -77,9 +72,8 @@ def blinks(studio: Studio, photo: Path) -> list[Picture]:
     return _cut(frames, subject, (-0.75, 0.75), (-1.15, -0.45))
 
 
-def speaking(studio: Studio, face: str, voice: str) -> list[Picture]:
-    """Moments of a video that `picture.main` has made."""
-    frames = read_frames(studio.folder / f"{face}-{voice}" / "output.mp4")
+def moments(frames: Tensor) -> list[Picture]:
+    """Some of a video's frames [T, H, W, 3]."""
     return [frames[number].numpy() for number in np.linspace(5, len(frames) - 20, _MOMENTS).astype(int)]
 
 
