@@ -299,10 +299,11 @@ class Store(Protocol):
     def take_back(self, owner: str) -> list[TaskRecord]:
         """At a restart: the same for every task leased to `owner`, at once."""
 
-    def next_due(self) -> float | None:
+    def next_due(self, *, since: float = 0.0) -> float | None:
         """The next moment at which a waiting task becomes runnable or a lease or waiting deadline expires.
 
-        It can lie in the past: then a claim, `rescue_expired` or `expire_waiting` has work to do.
+        It can lie in the past: then a claim, `rescue_expired` or `expire_waiting` has work to do. What became runnable
+        until `since` does not count: whoever could not claim then waits for a slot, not for a time.
         """
 
     def get(self, task_id: str) -> TaskRecord | None:

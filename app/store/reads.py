@@ -142,12 +142,9 @@ def last_event_id(connection: Connection) -> int:
     return int(connection.execute(select(counters.c.value).where(counters.c.name == EVENTS)).scalar_one())
 
 
-def next_due(connection: Connection) -> float | None:
-    """The earliest of: a scheduled task falls due, a lease expires, a waiting task's deadline passes."""
-    times = (tasks.c.due_at, tasks.c.lease_expires_at, tasks.c.give_up_at)
-    row = connection.execute(
-        select(*(select(func.min(at)).where(at.is_not(None)).scalar_subquery() for at in times))
-    ).one()
+def next_due(connection: Connection, since: float) -> float | None:
+    """The earliest of: a task falls due after `since`, a lease expires, a waiting task's deadline passes."""
+    row = connection.execute(_NEXT_DUE, {"since": since}).one()
     return min((at for at in row if at is not None), default=None)
 
 
@@ -193,6 +190,13 @@ def blobs_in_use(connection: Connection, wanted: Sequence[str], failed_since: fl
     return found
 
 
+_NEXT_DUE = select(
+    select(func.min(tasks.c.due_at)).where(tasks.c.due_at > bindparam("since")).scalar_subquery(),
+    *(
+        select(func.min(at)).where(at.is_not(None)).scalar_subquery()
+        for at in (tasks.c.lease_expires_at, tasks.c.give_up_at)
+    ),
+)
 _FAILED = tasks.c.status == literal_column("'FAILED'")
 """Spelled out as in the partial indexes: a database cannot match a parameter with their condition."""
 

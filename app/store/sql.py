@@ -317,8 +317,8 @@ class SqlStore(Store):
     def take_back(self, owner: str) -> list[TaskRecord]:
         return self._sweep(lambda tx: claims.take_back(tx, owner, CHUNK))
 
-    def next_due(self) -> float | None:
-        return self._read(reads.next_due)
+    def next_due(self, *, since: float = 0.0) -> float | None:
+        return self._read(lambda connection: reads.next_due(connection, since))
 
     def get(self, task_id: str) -> TaskRecord | None:
         return self._read(lambda connection: reads.get(connection, task_id))

@@ -146,10 +146,12 @@ class Dispatcher:
         while not self._draining.is_set():
             self._wake.clear()
             try:
+                began = time.time()
                 self._fill_slots()
                 if time.time() >= sweep_at:
                     self._sweep()  # after a task that waits for a free slot; what it gives back wakes this loop again
-                due = self._store.next_due()
+                # Not what was due before: it waits for a slot, and that wakes this loop.
+                due = self._store.next_due(since=began)
                 sweep_at = min(time.time() + _SWEEP_S, due if due is not None else float("inf"))
             except StoreUnavailable as error:
                 log.warning("store_unavailable", error=str(error))

@@ -262,7 +262,8 @@ def test_when_the_day_is_over_nothing_is_left(day: Day, before: dict[str, Any]) 
     node.dispatcher.stop(0)
     node.store.close()
     node.until(lambda: all(gone(pid) for pid in workers), "all processes to be gone")
-    left = [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(3600)" in " ".join(p.info["cmdline"] or [])]
+    of_ours = str(node.folder / "attempts")
+    left = [p for p in psutil.process_iter(["cmdline"]) if of_ours in " ".join(p.info["cmdline"] or [])]
     assert left == []
     node.until(lambda: threading.active_count() <= before["threads"], "the threads to end")
     # The descriptors of shared memory, which has no name, among them.

@@ -122,6 +122,8 @@ class Model:
 
     # -- workers --------------------------------------------------------------------------------------------------
     def claim(self, owner: str, now: float) -> str | None:
+        if self.paused:
+            return None
         for expected in self.tasks.values():
             if expected.due_at is not None and expected.due_at <= now and expected.waits:
                 expected.due_at = None
@@ -130,7 +132,7 @@ class Model:
             for task_id, expected in self.tasks.items()
             if expected.waits and expected.due_at is None and not expected.late(now)
         ]
-        if self.paused or not ready:
+        if not ready:
             return None
         task_id = min(ready)[1]
         expected = self.tasks[task_id]

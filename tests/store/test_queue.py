@@ -98,6 +98,7 @@ def test_next_due_is_the_nearest_of_schedule_lease_and_deadline(store: Store, cl
     assert store.next_due() == START + 20
     clock.advance(25)
     assert store.next_due() == START + 20  # in the past: a claim has work to do
+    assert store.next_due(since=clock.now) == START + 30  # and could not do it: no slot is free
     must_claim(store, lease_s=30)
 
 

@@ -350,14 +350,9 @@ def test_what_a_dying_process_left_behind_is_gone(bench, submit):
     task = node.until_ended(submit(fault="leave_behind", times=1))
     assert task.status is Status.SUCCEEDED
     assert leftovers(node) == []
-    mine = psutil.Process()
+    of_ours = str(node.folder / "attempts")
     node.until(
-        lambda: (
-            not [p for p in mine.children(recursive=True) if "time.sleep(3600)" in " ".join(p.cmdline())]
-            and not [
-                p for p in psutil.process_iter(["cmdline"]) if "time.sleep(3600)" in " ".join(p.info["cmdline"] or [])
-            ]
-        ),
+        lambda: not [p for p in psutil.process_iter(["cmdline"]) if of_ours in " ".join(p.info["cmdline"] or [])],
         "the grandchild to be gone",
     )
 
@@ -443,11 +438,29 @@ def test_a_resumed_queue_is_served_at_once_and_not_at_the_next_sweep(bench, subm
     store.set_paused(True)
     node = bench()
     node.until_idle()
-    claim, looked = store.claim, []
-    monkeypatch.setattr(store, "claim", lambda *where, **terms: looked.append(claim(*where, **terms)) or looked[-1])
+    ready_routes, looked = store.ready_routes, []
+    monkeypatch.setattr(store, "ready_routes", lambda: looked.append(ready_routes()) or looked[-1])
     task_id = submit()
     node.until(lambda: looked, "the dispatcher to look into the paused queue")
-    assert looked[0] is None
+    assert looked[0] == []
     assert node.task(task_id).status is Status.QUEUED
     store.set_paused(False)
     assert node.until_ended(task_id).status is Status.SUCCEEDED
+
+
+def test_a_task_that_is_due_while_all_slots_are_busy_does_not_keep_the_dispatcher_busy(
+    bench, submit, store, monkeypatch
+):
+    looks = []
+    next_due = store.next_due
+    monkeypatch.setattr(store, "next_due", lambda **since: looks.append(time.monotonic()) or next_due(**since))
+    node = bench()
+    node.until_idle()
+    running = submit(frame_s=0.2, fps=10)  # half a second of speech, a second of work
+    node.until_moving(running)
+    due = submit(not_before=time.time() + 0.1)
+    began = time.monotonic()
+    node.until_ended(running)
+    node.until(lambda: node.task(due).status.is_terminal, "the task that was due")
+    # One look a second, and some for what happened meanwhile: two tasks submitted, claimed, ended.
+    assert len([at for at in looks if at >= began]) <= (time.monotonic() - began) / dispatcher._SWEEP_S + 12

@@ -133,7 +133,7 @@ def _stall(progress: Progress) -> NoReturn:
 
 def _leave_behind(output_dir: Path) -> NoReturn:
     (output_dir / "left-behind.tmp").write_bytes(b"x" * 4096)
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)", str(output_dir)])  # noqa: S603 - our own interpreter
     _die(signal.SIGKILL)
 
 
