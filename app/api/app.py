@@ -22,6 +22,7 @@ from app.api.routes import (
     observing,
     operations,
     output,
+    page,
     queue,
     review,
     tasks,
@@ -68,6 +69,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         tiers.router(deps),
     ):
         app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
+    app.include_router(page.router())
     app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.
     _describe(app)
     errors.install(app)
