@@ -107,4 +107,4 @@ def _post(client: ServiceClient, portrait: Path, speech: Path) -> str:
         "audio": (speech.name, speech.read_bytes()),
         "request": (None, json.dumps({"metadata": {"made_by": "greenroom demo"}}).encode(), "application/json"),
     }
-    return str(client.request("POST", "/generate", files=files).json()["id"])
+    return str(client.request("POST", "/generate", files=files)["id"])

@@ -130,24 +130,24 @@ class AsyncClient:
             if isinstance(given, Path):
                 inputs[name] = (await self.upload(given, on_bytes=on_bytes))["uri"]
         key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
-        return cast(Task, await self._json("POST", "/generate", json=inputs | fields, headers=key))
+        return cast(Task, await self.request("POST", "/generate", json=inputs | fields, headers=key))
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def task(self, task_id: str, *, wait_s: float = 0.0) -> Task:
         """A task as it is now, or when it ends, after `wait_s` (at most 60) at the latest."""
-        return (await self._look(task_id, wait_s))[0]
+        return (await self.look(task_id, wait_s))[0]
 
     async def tasks(self, **filters: Any) -> AsyncGenerator[Task, None]:
         """Tasks, newest first, page by page. `filters` are the query parameters of `GET /tasks`."""
         given = {name: value for name, value in filters.items() if value is not None}
-        page = await self._json("GET", "/tasks", params=httpx.QueryParams(given))
+        page = await self.request("GET", "/tasks", params=httpx.QueryParams(given))
         while True:
             for task in page["tasks"]:
                 yield cast(Task, task)
             if not page["links"]["next"]:
                 return
-            page = await self._json("GET", page["links"]["next"])
+            page = await self.request("GET", page["links"]["next"])
 
     async def events(
         self, task_id: str | None = None, *, types: Sequence[str] = (), after: int | None = None
@@ -198,24 +198,45 @@ class AsyncClient:
         part.replace(target)
         return target
 
+    async def look(self, task_id: str, wait_s: float = 0.0) -> tuple[Task, float]:
+        """As `task`, and after how many seconds the service says that asking again pays (0: it did not say)."""
+
+        async def once() -> httpx.Response:
+            query = {"wait": f"{wait_s:g}"} if wait_s else None
+            return _checked(
+                await self._http.get(f"/tasks/{_segment(task_id)}", params=query, timeout=httpx.Timeout(30.0 + wait_s))
+            )
+
+        response = await self._call(once)
+        again = response.headers.get("retry-after", "")
+        return cast(Task, response.json()), float(again) if again.isdecimal() else 0.0
+
     # -- acting -----------------------------------------------------------------------------------------------------
 
     async def cancel(self, task_id: str) -> str:
         """Ask for cancellation: `cancelled`, `requested` (its render is told to stop) or `already_terminal`."""
-        return str((await self._json("POST", f"/tasks/{_segment(task_id)}/cancel"))["outcome"])
+        return str((await self.request("POST", f"/tasks/{_segment(task_id)}/cancel"))["outcome"])
 
     async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> Task:
         """Try a failed task again, as a new task, which is returned."""
         key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
-        return cast(Task, await self._json("POST", f"/tasks/{_segment(task_id)}/retry", headers=key))
+        return cast(Task, await self.request("POST", f"/tasks/{_segment(task_id)}/retry", headers=key))
 
     async def queue(self) -> dict[str, Any]:
         """The queue and the slots."""
-        return await self._json("GET", "/queue")
+        return await self.request("GET", "/queue")
 
     async def tiers(self) -> list[dict[str, Any]]:
         """The tiers, best first."""
-        return cast(list[dict[str, Any]], (await self._json("GET", "/tiers"))["tiers"])
+        return cast(list[dict[str, Any]], (await self.request("GET", "/tiers"))["tiers"])
+
+    async def request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """Any other address of the service that answers with a JSON object. `arguments` are httpx's."""
+
+        async def once() -> httpx.Response:
+            return _checked(await self._http.request(method, path, **arguments))
+
+        return cast(dict[str, Any], (await self._call(once)).json())
 
     # -- how --------------------------------------------------------------------------------------------------------
 
@@ -230,25 +251,6 @@ class AsyncClient:
             raise ServiceUnreachable(f"{self.url} did not answer in time ({type(error).__name__}).") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(f"{self.url} cannot be reached: {error or type(error).__name__}.") from error
-
-    async def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        async def once() -> httpx.Response:
-            return _checked(await self._http.request(method, path, **arguments))
-
-        return cast(dict[str, Any], (await self._call(once)).json())
-
-    async def _look(self, task_id: str, wait_s: float) -> tuple[Task, float]:
-        """The task, and after how many seconds the service says that asking again pays (0: it did not say)."""
-
-        async def once() -> httpx.Response:
-            query = {"wait": f"{wait_s:g}"} if wait_s else None
-            return _checked(
-                await self._http.get(f"/tasks/{_segment(task_id)}", params=query, timeout=httpx.Timeout(30.0 + wait_s))
-            )
-
-        response = await self._call(once)
-        again = response.headers.get("retry-after", "")
-        return cast(Task, response.json()), float(again) if again.isdecimal() else 0.0
 
     async def _states(self, task: Task) -> AsyncIterator[Task]:
         """The states of a task up to its end: by the stream while it holds, else by long polls."""
@@ -268,7 +270,7 @@ class AsyncClient:
                             return
             # The stream ended before the task, or there is none (a proxy that buffers): ask, and listen again.
             asked = time.monotonic()
-            task, again_s = await self._look(task["id"], _LONG_POLL_S)
+            task, again_s = await self.look(task["id"], _LONG_POLL_S)
             yield task
             if not task["is_terminal"]:
                 await asyncio.sleep(max(_SOONEST_S, min(again_s, _LONG_POLL_S) - (time.monotonic() - asked)))

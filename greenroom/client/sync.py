@@ -52,6 +52,7 @@ class Client(AbstractContextManager["Client"]):
             return
         self._closed = True
         self._portal.call(self._client.close)
+        self._portal.start_task_soon(self._portal.stop, True)  # what another thread still waits for is given up
         self._running.__exit__(None, None, None)
 
     def upload(self, file: Path, *, on_bytes: OnBytes | None = None) -> Upload:
@@ -95,6 +96,14 @@ class Client(AbstractContextManager["Client"]):
     def download(self, task: Task | str, target: Path, *, on_bytes: OnBytes | None = None) -> Path:
         """Fetch a finished task's video. See `AsyncClient.download`."""
         return self._run(lambda: self._client.download(task, target, on_bytes=on_bytes))
+
+    def look(self, task_id: str, wait_s: float = 0.0) -> tuple[Task, float]:
+        """As `task`, and after how many seconds the service says that asking again pays."""
+        return self._run(lambda: self._client.look(task_id, wait_s))
+
+    def request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        """Any other address of the service that answers with a JSON object."""
+        return self._run(lambda: self._client.request(method, path, **arguments))
 
     def cancel(self, task_id: str) -> str:
         """Ask for cancellation. See `AsyncClient.cancel`."""
