@@ -47,6 +47,7 @@ from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
 from app.notify.sender import Sender, Timeouts
 from app.notify.signing import key_of, own_secret
 from app.reload import TierControl
+from app.render import registry
 from app.render.contract import Phase
 from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
@@ -99,6 +100,8 @@ class Service:
         self.data_dir = settings.data_dir.resolve()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._device_plans = plan_slots(settings.device, settings.slots, settings.threads_per_slot)
+        for name, reason in registry.broken_plugins().items():
+            log.warning("plugin_broken", renderer=name, reason=reason)
         tiers = self._lineup(settings)
         self.node = Node(self.data_dir)
         self.metrics = Metrics()

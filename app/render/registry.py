@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from app.render.contract import Capabilities, Renderer
+from app.render.plugins import Found, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +60,57 @@ def _resolve(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _entry(name: str) -> RendererEntry:
+def _plugins() -> Mapping[str, Found]:
+    return find(frozenset(BUILT_IN))
+
+
+def _plugin(name: str) -> Found:
+    """A plug-in by name. Raises `UnknownRenderer`."""
     try:
-        return BUILT_IN[name]
+        return _plugins()[name]
     except KeyError:
-        raise UnknownRenderer(f"There is no renderer {name!r}; there are: {', '.join(sorted(BUILT_IN))}.") from None
+        raise UnknownRenderer(f"There is no renderer {name!r}; there are: {', '.join(names())}.") from None
+
+
+def names() -> list[str]:
+    """All renderers by name: our own, and those of plug-ins, usable or not."""
+    return sorted({*BUILT_IN, *_plugins()})
+
+
+def broken_plugins() -> dict[str, str]:
+    """The plug-ins that cannot be used, by name, with their reasons."""
+    return {name: found.broken for name, found in _plugins().items() if found.broken}
 
 
 def capabilities(name: str) -> Capabilities:
     """The capabilities of renderer `name`. Raises `UnknownRenderer`."""
-    return cast(Capabilities, _resolve(_entry(name).capabilities))
+    if name in BUILT_IN:
+        return cast(Capabilities, _resolve(BUILT_IN[name].capabilities))
+    return _plugin(name).plugin.capabilities
 
 
 def why_absent(name: str, settings: Mapping[str, Any]) -> str:
     """Why renderer `name` cannot be offered with these settings; empty if it can. Raises `UnknownRenderer`."""
-    target = _entry(name).absence
-    return str(_resolve(target)(settings)) if target else ""
+    if name in BUILT_IN:
+        target = BUILT_IN[name].absence
+        return str(_resolve(target)(settings)) if target else ""
+    found = _plugin(name)
+    if found.broken or found.plugin.why_absent is None:
+        return found.broken
+    try:
+        return found.plugin.why_absent(settings)
+    except Exception as error:  # noqa: BLE001 - code of others: whatever it raises must not stop us
+        return f"the plug-in {name} cannot tell whether it can be used: {type(error).__name__}: {error}"
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Renderer:
     """A new renderer object, not yet loaded, with its own settings. Imports its framework. Raises `UnknownRenderer`."""
-    return cast(Renderer, _resolve(_entry(name).factory)(settings or {}))
+    if name in BUILT_IN:
+        return cast(Renderer, _resolve(BUILT_IN[name].factory)(settings or {}))
+    found = _plugin(name)
+    if found.broken:
+        raise UnknownRenderer(f"{found.broken}.")
+    return cast(Renderer, _resolve(found.plugin.factory)(settings or {}))
 
 
 def options_model(name: str, settings: Mapping[str, Any] | None = None) -> type[BaseModel]:
@@ -97,8 +128,10 @@ __all__ = [
     "BUILT_IN",
     "UnknownRenderer",
     "ValidationError",
+    "broken_plugins",
     "capabilities",
     "create",
+    "names",
     "options_model",
     "validate_options",
     "why_absent",

@@ -34,8 +34,8 @@ def lineup(
     renderers are told beside their tier's own settings. Raises `LineupError`.
     """
     known_to_renderers = dict(common or {})
-    if not configured and default_renderer not in registry.BUILT_IN:
-        known = ", ".join(sorted(registry.BUILT_IN))
+    if not configured and default_renderer not in registry.names():
+        known = ", ".join(registry.names())
         raise LineupError(f"tier_renderer is {default_renderer!r}; there are: {known}.")
     chosen = list(configured) or [TierSettings(name=default_renderer, renderer=default_renderer)]
     if not configured:

@@ -147,7 +147,7 @@ class Tiers:
 
     def why_absent(self, name: str) -> str:
         """Why a renderer that exists has no tier here; empty for any other name."""
-        return registry.why_absent(name, self._common) if name in registry.BUILT_IN else ""
+        return registry.why_absent(name, self._common) if name in registry.names() else ""
 
     @property
     def enabled(self) -> list[Tier]:

@@ -33,7 +33,7 @@ from app.retry.classifier import classify_exception
 from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
 from app.telemetry.logs import configure_logging
 from app.worker import wire
-from app.worker.launch import ChildSpec
+from app.worker.launch import ChildSpec, Served
 from app.worker.shared import ProgressBlock
 
 HEARTBEAT_S = 1.0
@@ -165,26 +165,27 @@ def _load(spec: ChildSpec, events: Connection) -> tuple[_Renderers, Gate, dict[s
     first = spec.serves[0]
     renderer = renderers.get(first.tier)
     if registry.capabilities(first.renderer).canary:
-        _sing(renderer, gate)
+        _sing(renderer, first, gate)
     versions = {"python": sys.version.split()[0]}
     if (torch := sys.modules.get("torch")) is not None:
         versions["torch"] = str(torch.__version__)
     return renderers, gate, versions
 
 
-def _sing(renderer: Renderer, gate: Gate) -> None:
+def _sing(renderer: Renderer, served: Served, gate: Gate) -> None:
     """Render, check and judge the canary: a process is ready when it has shown that it can do its work."""
     with TemporaryDirectory(prefix="greenroom-canary-") as folder:
-        job = canary_job(Path(folder), registry.validate_options(renderer.name, {}))
+        options = registry.options_model(served.renderer, served.settings)()
+        job = canary_job(Path(folder), options.model_dump(mode="json"))
         try:
             result = renderer.render(job, _Unheard())
             check_output(result, job)
-            gate.judge(job, result, lip_sync=registry.capabilities(renderer.name).lip_sync)
+            gate.judge(job, result, lip_sync=registry.capabilities(served.renderer).lip_sync)
         except Exception as error:
             failure = classify_exception(error)
             raise CodedError(
                 FailureCode.WORKER_START_FAILED,
-                f"The canary render of {renderer.name} failed: {failure.message}",
+                f"The canary render of {served.renderer} failed: {failure.message}",
                 failure.hint,
                 cause=failure.code.value,
                 **failure.detail,

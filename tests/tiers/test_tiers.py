@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,19 @@ def test_a_mistake_in_the_options_is_not_served_by_the_last_resort():
 def test_without_configuration_no_light_renderer_takes_a_process():
     found = lineup((), default_renderer="warp", rehearsals=False, has_cuda=False)
     assert [one.name for one in found.enabled] == ["warp"]
+
+
+def test_the_documents_chain_is_valid_and_adapts_options_as_it_says(tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "tiers.md").read_text()
+    file = tmp_path / "greenroom.toml"
+    file.write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    tiers = Tiers(load_settings({}, file).settings.tiers)
+    assert [(one.name, one.degraded) for one in tiers.enabled] == [
+        ("studio", False),
+        ("plain", False),
+        ("night", False),
+        ("last", True),
+    ]
+    assert tiers.all["studio"].options_for({"detail": "high", "strength": 1.0})["steps"] == 40
+    assert "home" in tiers.absence(tiers.all["studio"]), "no LatentSync here"
+    assert tiers.route(work(options={"detail": "high"})) == ("plain", "last")
