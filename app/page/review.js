@@ -32,7 +32,7 @@ export function startReview() {
 export async function showReview() {
   try {
     const { tasks } = await ask("tasks?status=REVIEW&limit=50");
-    keyed(byId("reviews"), tasks, (task) => `${task.id} ${task.quality?.attempt ?? ""}`, reviewCard);
+    keyed(byId("reviews"), tasks, (task) => `${task.id} ${task.started_at}`, reviewCard);
     byId("review-empty").hidden = tasks.length > 0;
   } catch (problem) {
     toast(`${problem.message} ${problem.hint}`);
@@ -58,11 +58,12 @@ function reviewCard(task) {
     setError(field, "");
     await post(path, { who, ...(reason.value.trim() ? { reason: reason.value.trim() } : {}) });
     toast(`${said}: ${titleOf(task)}`);
-    showReview();
+    await showReview();
+    byId("main").focus({ preventScroll: true }); // the button that had it is gone
   };
   const links = task.links.review;
   const element = h("article", { className: "card review", "data-task": task.id },
-    h("header", {}, h("h3", {}, titleOf(task)), h("a", { href: `#/tasks/${task.id}` }, "Details")),
+    h("header", {}, h("h2", {}, titleOf(task)), h("a", { href: `#/tasks/${task.id}` }, "Details")),
     player(task, links.output),
     task.error && errorCallout(task.error),
     h("details", {}, h("summary", {}, "What the quality gate saw"), task.quality ? quality(task.quality) : "Nothing was kept."),

@@ -114,7 +114,7 @@ function row(task) {
     showBadge(badge, now.status);
     setText(link, titleOf(now));
     showProgress(bar, now);
-    setText(line, now.is_terminal ? (now.error ? `${now.error.code}: ${now.error.message}` : "") : situation({ ...now, queue_position: null }));
+    setText(line, now.is_terminal ? (now.status === "FAILED" ? `${now.error.code}: ${now.error.message}` : "") : situation({ ...now, queue_position: null }));
     line.hidden = !line.textContent;
     setText(by, now.served_by ? now.served_by + (now.degraded ? " (stopgap)" : "") : "–");
     setText(created, ago(now.created_at));
