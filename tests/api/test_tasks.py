@@ -33,7 +33,7 @@ class TestGet:
         assert set(task) == FIELDS
         assert set(task["progress"]) == {"phase", "done", "total", "fraction", "eta_s"}
         assert set(task["output"]) == {"url", "sha256", "bytes", "duration_s", "width", "height", "fps"}
-        assert set(task["links"]) == {"self", "output", "events", "cancel", "retry", "retries", "deliveries"}
+        assert set(task["links"]) == {"self", "output", "events", "cancel", "retry", "retries", "deliveries", "review"}
         assert set(task["attempts"][0]) == {
             "n", "tier", "slot", "started_at", "ended_at", "outcome", "error", "backoff_ms", "postmortem",
             "why", "followed_by",
@@ -95,6 +95,7 @@ class TestGet:
         assert task["links"] == {
             "self": f"/tasks/{task_id}", "output": None, "events": f"/tasks/{task_id}/events", "cancel": None,
             "retry": f"/tasks/{task_id}/retry", "retries": f"/tasks?retry_of={task_id}", "deliveries": None,
+            "review": None,
         }  # fmt: skip
 
     def test_a_retry_tells_when(self, api: Api) -> None:
