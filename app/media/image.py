@@ -39,6 +39,17 @@ def save_png(pixels: npt.NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path, format="PNG", compress_level=1)
 
 
+def write_even_png(path: Path, out: Path, max_side: int) -> tuple[int, int]:
+    """Write a picture as PNG, upright and opaque, its sides even and at most `max_side`. Returns width and height.
+
+    An odd last row or column is cut off. Raises as `load_image` does.
+    """
+    pixels = load_image(path, max_side)
+    height, width = (max(side // 2 * 2, 1) for side in pixels.shape[:2])
+    Image.fromarray(pixels[:height, :width]).save(out, format="PNG", compress_level=1)
+    return width, height
+
+
 def shrink(pixels: npt.NDArray[np.uint8], max_side: int) -> npt.NDArray[np.uint8]:
     """Scale `[H, W, 3]` down so that neither side is longer than `max_side`; never up. Averages areas: no aliasing."""
     height, width = pixels.shape[:2]

@@ -42,6 +42,12 @@ BUILT_IN = {
     "rehearsal": RendererEntry(
         "rehearsal", "app.render.rehearsal.options:CAPABILITIES", "app.render.rehearsal.renderer:RehearsalRenderer"
     ),
+    "comfyui": RendererEntry(
+        "comfyui",
+        "app.render.comfyui.options:CAPABILITIES",
+        "app.render.comfyui.renderer:ComfyRenderer",
+        "app.render.remote.settings:why_absent",
+    ),
     "duix": RendererEntry(
         "duix",
         "app.render.duix.options:CAPABILITIES",

@@ -24,7 +24,7 @@ _TRIES = 4
 _PAUSE = wait_random_exponential(multiplier=0.2, max=2.0)
 _TEXT_TYPES = ("text/html", "text/plain", "application/json", "application/problem+json")
 """What a server sends in place of a file when something is wrong."""
-_MOST_OF_AN_ERROR = 16 * 1024
+_MOST_OF_AN_ERROR = 256 * 1024
 
 T = TypeVar("T")
 
@@ -36,6 +36,15 @@ class Context:
     called: Callable[[str, float], None]
     """Told of every request: which call it was, and how long it took in seconds."""
     traceparent: str = ""
+
+
+class Refused(CodedError):
+    """An answer whose status is no success, with its body for those who understand it."""
+
+    def __init__(self, error: CodedError, body: bytes) -> None:
+        failure = error.failure
+        super().__init__(failure.code, failure.message, failure.hint, **failure.detail)
+        self.body = body
 
 
 class _Rest(stop_base):
@@ -202,7 +211,7 @@ class Peer:
             answer = await self._head(asked, self._client.build_request(method, url, headers=headers, **request))
             if not answer.is_success:
                 body = await self._body(asked, answer, _MOST_OF_AN_ERROR)
-                raise asked.refused(answer.status_code, answer.reason_phrase, answer.headers, body)
+                raise Refused(asked.refused(answer.status_code, answer.reason_phrase, answer.headers, body), body)
             yield asked, answer
         except httpx.HTTPError as error:
             raise self._broken(asked, error) from error
