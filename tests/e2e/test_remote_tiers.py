@@ -59,7 +59,8 @@ def start(serve, tmp_path):
     def begin(duix: str, comfy: str) -> Service:
         file = tmp_path / "greenroom.toml"
         file.write_text(CHAIN.format(duix=duix, comfy=comfy, shared=tmp_path / "shared"))
-        return serve("--config", str(file), GREENROOM_REHEARSALS="1").until_ready()
+        # The servers of these tests show no faces: the gate would send their videos on.
+        return serve("--config", str(file), GREENROOM_REHEARSALS="1", GREENROOM_CONFIDENCE_THRESHOLD="0").until_ready()
 
     return begin
 
@@ -105,8 +106,9 @@ def test_broken_servers_are_left_alone_and_one_task_of_fifty_finds_out_whether_t
         BROKEN(connection)
 
     duix.script = [hold]
+    sound = speech(0.5)
     with ThreadPoolExecutor(10) as pool:
-        made = list(pool.map(lambda _: service.post(portrait, speech(0.5))["id"], range(50)))
+        made = list(pool.map(lambda _: service.post(portrait, sound)["id"], range(50)))
     until(lambda: sum(service.task(name)["is_terminal"] for name in made) >= 49, "all but the probe")
     assert len(duix.requests) == 4
     others_done.set()
@@ -134,7 +136,7 @@ def test_a_server_that_works_serves_and_nothing_stays_there(start, peers, portra
         (tmp_path / "greenroom.toml").write_text(text.replace(str(tmp_path / "shared"), str(server.folder)))
         assert service.http.post("/tiers/reload").status_code == 200
         task = service.until_ended(service.post(portrait, speech(0.5))["id"])
-        assert (task["status"], task["served_by"]) == ("SUCCEEDED", "studio"), task["error"]
+        assert (task["status"], task["served_by"]) == ("SUCCEEDED", "studio"), task["attempts"]
         assert (server.left(), server.running, comfy.requests) == ([], [], [])
     finally:
         server.close()
