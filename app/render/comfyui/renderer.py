@@ -53,16 +53,16 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
         progress.report(Phase.FETCH, 0, 0)
         filled = fill(workflow, await self._values(job, progress, peer, context, names(workflow), client))
         listening = asyncio.ensure_future(listener.listen())
-        prompt = ""
+        queueing = asyncio.ensure_future(self._queue(peer, context, filled, client))
         try:
-            prompt = await self._queue(peer, context, filled, client)
+            # A cancel must not cut the submission off: without its answer nobody knows what to withdraw.
+            prompt = await asyncio.shield(queueing)
             listener.follow(prompt)
             record = await self._wait(peer, context, progress, prompt, listener)
             check(record)
             await self._fetch(peer, context, progress, record, result)
         except BaseException:
-            if prompt:
-                await self._withdraw(peer, context, prompt)
+            await self._withdraw(peer, context, queueing)
             raise
         finally:
             listening.cancel()
@@ -188,10 +188,11 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
         with suppress(CodedError):
             await peer.call(context, "forget", "POST", "/history", allowed_s=_TIDY_S, json={"delete": [prompt]})
 
-    async def _withdraw(self, peer: Peer, context: Context, prompt: str) -> None:
+    async def _withdraw(self, peer: Peer, context: Context, queueing: asyncio.Future[str]) -> None:
         """End this prompt, and no other, on the server; best effort. `/interrupt` answers 200 whatever it did."""
         with suppress(CodedError, TimeoutError):
             async with asyncio.timeout(_TIDY_S):
+                prompt = await queueing
                 where = place(await peer.call(context, "queue", "GET", "/queue"), prompt)
                 if where == "pending":
                     await peer.call(context, "delete", "POST", "/queue", json={"delete": [prompt]})
