@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from app.notify.schedule import SCHEDULE_S
@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     # -- the queue
     max_waiting: PositiveInt = 100_000
     saturation: Literal["refuse", "accept", "cached"] = Field(
-        "refuse", description="At `max_waiting`: refuse, or accept `max_deferred` more for later."
+        "refuse",
+        description="At `max_waiting`: refuse, accept `max_deferred` more for later, or serve cached results alone.",
     )
     max_deferred: PositiveInt = 900_000
     max_waiting_per_client: PositiveInt | None = None
@@ -103,6 +104,14 @@ class Settings(BaseSettings):
         86_400.0, description="How long the inputs of a failed task are kept, so that it can be tried again."
     )
     max_wait_time_s: Positive = Field(6 * 3600.0, description="Deadline of a task that names none of its own.")
+
+    # -- results that are served again
+    cache: bool = Field(True, description="Serve a request that equals an earlier one with that one's result.")
+    cache_ttl_s: Positive = Field(3600.0, description="How long after its end a result is served again.")
+    cache_degraded_ttl_s: Positive = Field(60.0, description="The same of a degraded result.")
+    cache_max_bytes: PositiveInt = Field(
+        10 * 1024**3, description="Results that are served again, at most; beyond it the longest unused one goes."
+    )
 
     # -- what the service watches of itself
     resource_interval_s: Positive = Field(5.0, description="Time between two looks at resources and alarms.")
@@ -153,11 +162,11 @@ class Settings(BaseSettings):
     cancel_grace_s: Positive = Field(2.0, description="How long a render may take to yield before it is killed.")
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 20.0
 
-    @field_validator("saturation")
+    @field_validator("cache")
     @classmethod
-    def _no_cache_yet(cls, value: str) -> str:
-        if value == "cached":
-            raise ValueError("`cached` needs the result cache, which this version does not have: use refuse or accept")
+    def _saturation_needs_it(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value and info.data.get("saturation") == "cached":
+            raise ValueError("`saturation = cached` serves from the cache: leave it on, or use refuse or accept")
         return value
 
     @field_validator(

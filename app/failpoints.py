@@ -14,14 +14,14 @@ from collections.abc import Mapping
 POINTS = frozenset(
     {
         "created", "claimed", "started", "rendered", "published", "committed", "failed", "cancelling",
-        "noticing", "noticed",
+        "noticing", "noticed", "twins", "twins_settled",
     }
 )  # fmt: skip
 """`created`: task committed, 202 not yet sent. `claimed`: claim committed, process not yet told. `started`: the child
 renders. `rendered`: the child is done, nothing published. `published`: file in place, not committed. `committed`:
 SUCCEEDED committed, cleanup not done. `failed`: attempt failed, not yet written. `cancelling`: cancel committed, its
 answer not yet sent. `noticing`: a notice is taken from the outbox, not yet sent. `noticed`: it is sent, not yet written
-down."""
+down. `twins`: a task has ended, those that wait for it know nothing yet. `twins_settled`: they do."""
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

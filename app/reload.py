@@ -106,13 +106,14 @@ class TierControl:
             page = await self._store.alist(
                 TaskFilter(status=tuple(CLAIMABLE)), cursor=cursor, limit=_PAGE, oldest_first=True
             )
-            changed: dict[tuple[str, ...], list[str]] = {}
+            changed: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
             for task in page.tasks:
                 route = self._board.eligible(task)
-                if route != task.route:
-                    changed.setdefault(route, []).append(task.id)
-            for route, task_ids in changed.items():
-                await self._store.areroute(route, task_ids)
+                keys = self._board.cache_keys(task, route)
+                if (route, keys) != (task.route, task.cache_keys):
+                    changed.setdefault((route, keys), []).append(task.id)
+            for (route, keys), task_ids in changed.items():
+                await self._store.areroute(route, task_ids, cache_keys=keys)
                 total += len(task_ids)
             cursor = page.next_cursor
             if cursor is None:

@@ -26,6 +26,7 @@ import uvicorn
 import uvloop
 
 from app.api.app import create_app
+from app.api.caching import ResultCache
 from app.api.notice import notice_body
 from app.api.ports import ApiDependencies, ApiSettings
 from app.cleanup.disk import DiskWatch
@@ -69,7 +70,7 @@ from app.worker.launch import Served
 from app.worker.node import Node
 from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
-from app.worker.settle import Settler
+from app.worker.settle import CacheTerms, Settler
 from app.worker.slots import Slot, SlotPlan
 from app.worker.strays import end_marked
 
@@ -144,6 +145,7 @@ class Service:
             budget=budget,
             locate=self._locate,
             attempts_dir=self._attempts_dir,
+            cache=_cache_terms(settings),
             confidence_threshold=settings.confidence_threshold,
         )
         self._oom = OomCounter()
@@ -206,6 +208,7 @@ class Service:
                     max_upload_bytes=settings.max_input_bytes,
                     max_waiting=settings.max_waiting,
                     max_deferred=settings.max_deferred if settings.saturation == "accept" else 0,
+                    cached_when_full=settings.saturation == "cached",
                     max_waiting_per_client=settings.max_waiting_per_client,
                     upload_ttl_s=settings.upload_ttl_s,
                     idempotency_ttl_s=settings.idempotency_ttl_s,
@@ -217,6 +220,7 @@ class Service:
                 check_target=TargetGuard(allow_private=settings.allow_private_addresses).check,
                 statistics=self.statistics,
                 health=self.watch,
+                cache=_result_cache(self.store, settings, self.data_dir),
             )
         )
 
@@ -238,7 +242,7 @@ class Service:
     def _lineup(self, settings: Settings) -> Tiers:
         has_cuda = any(plan.device.startswith("cuda") for plan in self._device_plans)
         try:
-            return lineup(
+            tiers = lineup(
                 settings.tiers,
                 default_renderer=settings.tier_renderer,
                 rehearsals=settings.rehearsals,
@@ -247,6 +251,9 @@ class Service:
             )
         except LineupError as error:
             raise ConfigError(str(error)) from None
+        if settings.cache:
+            _ = tiers.versions  # Read here, so that no request waits for it.
+        return tiers
 
     def _read_tiers(self) -> Tiers:
         return self._lineup(self._reread())
@@ -383,6 +390,16 @@ def _deliverer(
         ),
         observer=observer,
     )
+
+
+def _result_cache(store: SqlStore, settings: Settings, data_dir: Path) -> ResultCache | None:
+    return ResultCache(store, data_dir, max_bytes=settings.cache_max_bytes) if settings.cache else None
+
+
+def _cache_terms(settings: Settings) -> CacheTerms | None:
+    if not settings.cache:
+        return None
+    return CacheTerms(settings.cache_ttl_s, settings.cache_degraded_ttl_s, settings.cache_max_bytes)
 
 
 def _phase_limits(settings: Settings) -> dict[str, float]:

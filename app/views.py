@@ -19,7 +19,7 @@ from app.retry.breaker import BreakerState
 from app.retry.budget import RetryBudget
 from app.store.deliveries import OutboxStats
 from app.store.interface import StoreUnavailable
-from app.store.records import QueueStats
+from app.store.records import CacheStats, QueueStats
 from app.store.sql import SqlStore
 from app.telemetry.statistics import Statistics, Window
 from app.tiers.tiers import Tiers
@@ -70,6 +70,9 @@ class LiveView:
 
     def disk_free_bytes(self) -> int | None:
         return self._disk.free()
+
+    def cache(self) -> CacheStats:
+        return self._store.cache()
 
     def outbox(self) -> OutboxStats:
         return self._store.outbox.stats()

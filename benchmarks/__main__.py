@@ -85,7 +85,7 @@ def renderer_speed(folder: Path, threads: int) -> dict[str, Any]:
 
 def through_service(running: Running, source: str, audio: str, jobs: int) -> tuple[float, list[float]]:
     """Frames/s over `jobs` queued tasks, from the first start to the last end, and the idle gaps between them (s)."""
-    tasks = [running.generate(source=source, audio=audio) for _ in range(jobs)]
+    tasks = [running.generate(source=source, audio=audio, cache=False) for _ in range(jobs)]
     ended = [running.wait(task["id"]) for task in tasks]
     assert all(task["status"] == "SUCCEEDED" for task in ended), [task["error"] for task in ended]
     spans = sorted((moment(task["started_at"]), moment(task["finished_at"])) for task in ended)
@@ -131,13 +131,13 @@ def http(folder: Path) -> dict[str, Any]:
     """POST latency idle and under two running renders, with two slots; memory; start-up."""
     with service(folder / "http", "--slots", "2", port=free_port()) as running:
         source, audio = running.upload(material.portrait()), running.upload(material.speech())
-        running.wait(running.generate(source=source, audio=audio)["id"])
+        running.wait(running.generate(source=source, audio=audio, cache=False)["id"])
         idle = post_latency(running, source, audio)
         stop = threading.Event()
 
         def keep_busy() -> None:
             while not stop.is_set():
-                running.wait(running.generate(source=source, audio=audio)["id"])
+                running.wait(running.generate(source=source, audio=audio, cache=False)["id"])
 
         renders = [threading.Thread(target=keep_busy) for _ in range(2)]
         for thread in renders:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material, recovery
+from benchmarks import caching, material, recovery
 from benchmarks.figures import free_port
 from benchmarks.handover import half_second, pickup, turnaround
 from benchmarks.queue_size import flatness
@@ -111,6 +111,7 @@ PARTS: dict[str, Callable[[Path], Any]] = {
     "worker_stopped": recovery.worker_stopped,
     "service_stopped": recovery.service_stopped,
     "scheduled": lags,
+    "cache": caching.hits,
     "queue_size": flatness,
 }
 

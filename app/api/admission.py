@@ -60,6 +60,7 @@ async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies)
             max_waiting=None if soft is None else soft + more,
             max_waiting_per_client=settings.max_waiting_per_client,
             defer_above=soft if more else None,
+            cached_when_full=settings.cached_when_full,
         )
     except QueueFull as full:
         raise ProblemError(

@@ -123,7 +123,11 @@ class GenerateRequest(_Body):
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
         None, description="Fail if not finished this many seconds after the submission (after `not_before` if later)."
     )
-    cache: bool | None = Field(None, description="Serve a cached result. Comes later: must not be true.")
+    cache: bool | None = Field(
+        None,
+        description="False: render, whatever is cached. By default the result of an equal task is served where there "
+        "is one, and one that is on its way is waited for.",
+    )
     callback: CallbackRequest | None = Field(None, description="Where to send webhooks as the task goes on.")
     metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
     request_id: Annotated[str, Field(pattern=_KEY_PATTERN)] | None = Field(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from app.api.caching import ResultCache
 from app.health.alarms import Alarms
 from app.health.resources import Resources
 from app.intake.resolve import Intake
@@ -145,6 +146,8 @@ class ApiSettings:
     """Tasks that may wait before POST /generate answers 429; None for no limit."""
     max_deferred: int = 0
     """So many more are accepted for later, and told so; 0: none, they are refused."""
+    cached_when_full: bool = False
+    """A full queue still answers from the cache."""
     max_waiting_per_client: int | None = None
     """Tasks of one client that may wait; None for no limit of its own."""
     upload_ttl_s: float = 24 * 3600.0
@@ -207,4 +210,6 @@ class ApiDependencies:
     """Raises `CodedError` for an address that webhooks are not sent to."""
     statistics: Statistics = field(default_factory=Statistics)
     health: HealthView = field(default_factory=_Unwatched)
+    cache: ResultCache | None = None
+    """Where results are served again; None: every task is rendered."""
     clock: Callable[[], float] = time.time

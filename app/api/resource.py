@@ -141,8 +141,9 @@ class TaskResource(BaseModel):
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
     wait_reason: str | None
-    """`scheduled`, `retry_backoff`, `draining`, `paused`, `no_ready_slot`, `no_tier` (none that is configured now may
-    serve it), `breaker_open` (of every tier that may), `slot`, `review`, `cancelling`."""
+    """`scheduled`, `twin` (an equal task is on its way, and its result will do), `retry_backoff`, `draining`, `paused`,
+    `no_ready_slot`, `no_tier` (none that is configured now may serve it), `breaker_open` (of every tier that may),
+    `slot`, `review`, `cancelling`."""
     wait_until: str | None
     """When `scheduled`, `retry_backoff` and `breaker_open` end."""
     wait_cause: str | None
@@ -150,6 +151,8 @@ class TaskResource(BaseModel):
     attempts: list[AttemptResource] | None
     """Null in listings."""
     served_by: str | None
+    cached: bool
+    """Its result was made for an equal task."""
     degraded: bool
     quality: dict[str, Any] | None
     error: ErrorResource | None
@@ -188,6 +191,7 @@ def task_resource(
         wait_cause=wait.cause,
         attempts=[_attempt(a) for a in task.attempts] if with_attempts else None,
         served_by=task.served_by,
+        cached=task.cached,
         degraded=task.degraded,
         quality=task.quality,
         error=ErrorResource(**_error(task.error)) if task.error else None,
@@ -229,6 +233,8 @@ def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
         return Wait("review")
     if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
         return Wait("scheduled", task.not_before)
+    if task.status is Status.QUEUED and task.twin_of is not None:
+        return Wait("twin")
     if task.status is Status.RETRY_WAIT and task.retry_at is not None and task.retry_at > now:
         return Wait("retry_backoff", task.retry_at, task.retry_reason)
     if task.status not in CLAIMABLE:

@@ -12,7 +12,7 @@ from app.api.answering import not_found
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.api.submission import idempotency_key, route_of
+from app.api.submission import cache_keys, idempotency_key, route_of
 from app.store.records import Created, IdempotencyKey, NewTask, TaskRecord
 from app.tasks.status import Status
 from app.tiers.tiers import UnknownTier, Work
@@ -42,6 +42,9 @@ async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Create
     _keep_inputs(failed, deps)
     trace_id = request.scope["state"]["trace_id"]
     again = same_order(failed, route, now=deps.clock(), client=client, trace_id=trace_id)
+    if failed.cache_keys:
+        keys = await cache_keys(_work(failed), route, failed.source, failed.audio, deps)
+        again = replace(again, cache_keys=keys)
     return await admit(again, remembered, deps)
 
 

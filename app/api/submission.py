@@ -21,7 +21,7 @@ from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.failpoints import hit
 from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError
-from app.store.records import Callback, Created, IdempotencyKey, NewTask
+from app.store.records import Callback, Created, IdempotencyKey, InputRef, NewTask
 from app.tasks.notices import DEFAULT_NOTICES
 from app.tiers.tiers import NoTier, UnknownTier, Work
 
@@ -82,12 +82,13 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
     # Deadlines of a scheduled task count from the moment it may start: else it could be late before it can begin.
     base = max(now, not_before or 0.0)
     deadline_s = body.deadline_s if body.deadline_s is not None else deps.settings.default_deadline_s
+    route = route_of(work, deps)
     task = NewTask(
         source=source,
         audio=audio,
         renderer=body.renderer,
         fallback=fallback,
-        route=route_of(work, deps),
+        route=route,
         options=body.options,
         priority=body.priority,
         not_before=not_before,
@@ -97,6 +98,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         client=client,
         trace_id=request.scope["state"]["trace_id"],
         callback=callback,
+        cache_keys=() if body.cache is False else await cache_keys(work, route, source, audio, deps),
     )
     created = await admit(task, remembered, deps)
     hit("created")
@@ -169,7 +171,6 @@ def refuse_unavailable(body: GenerateRequest) -> None:
     """Raise FEATURE_NOT_AVAILABLE for every field whose feature this version does not have. Nothing is ignored."""
     asked = {
         "after": bool(body.after) and "Submit the task when the others have finished.",
-        "cache": body.cache is True and "Leave it out or say false: every task is rendered.",
     }
     for name in INPUT_FIELDS:
         uri = getattr(body, name)
@@ -242,6 +243,15 @@ def route_of(work: Work, deps: ApiDependencies) -> tuple[str, ...]:
         texts = [f"{name} cannot serve it: {reason}." for name, reason in error.reasons.items()]
         code = ProblemCode.REQUEST_INVALID
         raise invalid_request([FieldError("renderer", code, "no_tier", text, hint) for text in texts]) from None
+
+
+async def cache_keys(
+    work: Work, route: tuple[str, ...], source: InputRef, audio: InputRef, deps: ApiDependencies
+) -> tuple[str, ...]:
+    """Results of which keys may answer the task; none where nothing is cached."""
+    if deps.cache is None:
+        return ()
+    return await deps.cache.usable_keys(deps.tiers.tiers, route, work.options, source, audio)
 
 
 def idempotency_key(request: Request) -> str | None:

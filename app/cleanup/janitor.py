@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,9 @@ from app.store.interface import Store, StoreUnavailable
 from app.store.records import TaskRecord
 
 log = structlog.get_logger(__name__)
+
+_AT_ONCE = 200
+"""Files that are asked about together."""
 
 ORPHAN_AGE_S = 3600.0
 """A file younger than this may belong to a request or an attempt that has not committed yet."""
@@ -109,12 +113,14 @@ class Janitor:
             log.info("uploads_expired", count=len(expired))
         if pruned := self._store.prune_keys():
             log.info("idempotency_keys_pruned", count=pruned)
+        if forgotten := self._store.expire_cached():
+            log.info("cached_results_expired", count=forgotten)
         self._forget_old_tasks()
         if removed := self._sweep_blobs():
             log.info("blobs_removed", count=removed)
-        for path in self._old_files(self._results_dir):
-            if not self._is_published(path):
-                path.unlink(missing_ok=True)
+        old = self._old_files(self._results_dir)
+        while some := list(islice(old, _AT_ONCE)):
+            for path in self._remove_unused(some):
                 log.info("leftover_removed", path=f"{path.parent.name}/{path.name}")
 
     def _forget_old_tasks(self) -> None:
@@ -131,14 +137,20 @@ class Janitor:
         count = 0
         while not self._stop.is_set() and (batch := forget(before)):
             count += len(batch)
-            for task in batch:
-                if task.output is not None:
-                    # Its folder holds the results of this task only.
-                    path = self._results_dir.parent / task.output.path
-                    path.unlink(missing_ok=True)
-                    with contextlib.suppress(OSError):
-                        path.parent.rmdir()
+            data_dir = self._results_dir.parent
+            for path in self._remove_unused([data_dir / task.output.path for task in batch if task.output is not None]):
+                with contextlib.suppress(OSError):
+                    path.parent.rmdir()
         return count
+
+    def _remove_unused(self, paths: Sequence[Path]) -> list[Path]:
+        """Remove those of some results, at most 500, that neither a task nor the cache gives out; which they were."""
+        names = {str(path.relative_to(self._results_dir.parent)): path for path in paths}
+        used = self._store.results_in_use(list(names))
+        unused = [path for name, path in names.items() if name not in used]
+        for path in unused:
+            path.unlink(missing_ok=True)
+        return unused
 
     def _old_files(self, folder: Path) -> Iterator[Path]:
         limit = self._clock() - ORPHAN_AGE_S
@@ -148,9 +160,3 @@ class Janitor:
                     yield path
             except FileNotFoundError:
                 continue
-
-    def _is_published(self, path: Path) -> bool:
-        task = self._store.get(path.parent.name)
-        if task is None or task.output is None or task.result_removed_at is not None:
-            return False
-        return Path(task.output.path).name == path.name

@@ -114,6 +114,9 @@ class Capabilities:
     lip_sync: bool = True
     """Its lips follow the speech. Without that its results are always marked as degraded, it serves only where no other
     tier can, and it ignores options of the other tiers that mean nothing to it."""
+    cacheable: bool = True
+    """The same inputs and options give a result as good as the last one: it may be served again. Without that its
+    results are cached only where its tier names a `cache_class`."""
 
 
 class Renderer(ABC):

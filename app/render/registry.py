@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.render.contract import Capabilities, Renderer
 from app.render.plugins import Found, find
+from app.render.version import version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class RendererEntry:
     factory: str
     absence: str = ""
     """`module:name` of a function from the renderer's settings to why it cannot be offered; empty: it always can."""
+    weights: tuple[str, ...] = ()
+    """Its settings that name files of weights."""
 
 
 BUILT_IN = {
@@ -31,6 +34,7 @@ BUILT_IN = {
         "app.render.wav2lip.options:CAPABILITIES",
         "app.render.wav2lip.renderer:Wav2LipRenderer",
         "app.render.wav2lip.options:why_absent",
+        ("checkpoint",),
     ),
     "command": RendererEntry(
         "command",
@@ -109,6 +113,16 @@ def why_absent(name: str, settings: Mapping[str, Any]) -> str:
         return f"the plug-in {name} cannot tell whether it can be used: {type(error).__name__}: {error}"
 
 
+def version(name: str, settings: Mapping[str, Any]) -> str:
+    """What renderer `name` is now: code and weights, see `app.render.version`. Raises `UnknownRenderer`."""
+    if name not in BUILT_IN:
+        found = _plugin(name)
+        return "" if found.broken else version_of(found.plugin.factory.partition(":")[0])
+    entry = BUILT_IN[name]
+    brought = [str(settings[weights]) for weights in entry.weights if settings.get(weights)]
+    return version_of(entry.capabilities.partition(":")[0], brought)
+
+
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Renderer:
     """A new renderer object, not yet loaded, with its own settings. Imports its framework. Raises `UnknownRenderer`."""
     if name in BUILT_IN:
@@ -140,5 +154,6 @@ __all__ = [
     "names",
     "options_model",
     "validate_options",
+    "version",
     "why_absent",
 ]

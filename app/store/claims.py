@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import BindParameter, bindparam, exists, func, insert, or_, select, update
 
 from app.retry.taxonomy import Failure, FailureCode
+from app.store import cache, twins
 from app.store.announce import announce
 from app.store.creation import as_error, cancelled
 from app.store.interface import StaleClaim
-from app.store.records import Artifact, AttemptEnd, Claim, Offer, TaskRecord
+from app.store.records import Artifact, AttemptEnd, Claim, KeepFor, Offer, TaskRecord
 from app.store.rows import TASK, task_record
 from app.store.schema import attempts, settings, tasks
 from app.store.transaction import Transaction
@@ -120,6 +121,7 @@ def claim(
         {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}, "why": offer.why}
         | where,
     )
+    twins.started(tx, task)
     announce(tx, task, EVENT_OF[Status.RUNNING])
     earlier = _earlier_failures(tx, task) if task.attempt > 1 else ()
     return Claim(task, task.attempt, owner, until, offer.tier, earlier)
@@ -157,11 +159,12 @@ def succeed(
     quality: dict[str, Any] | None,
     stages: dict[str, float] | None,
     facts: dict[str, Any] | None,
+    keep: KeepFor | None = None,
 ) -> TaskRecord:
     """RUNNING -> SUCCEEDED. See `Store.succeed`."""
     task = held_task(tx, held)
     ended = close_attempt(tx, task, "succeeded", stages=stages or {}, facts=facts or {})
-    return finish(
+    succeeded = finish(
         tx,
         task,
         Status.SUCCEEDED,
@@ -171,7 +174,11 @@ def succeed(
         degraded=degraded,
         quality=quality,
         error=None,
+        result_key=None if keep is None else keep.key,
     )
+    if keep is not None:
+        cache.remember(tx, succeeded, keep)
+    return succeeded
 
 
 def end_attempt(

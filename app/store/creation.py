@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, exists, func, select
+from typing import Any
+
+from sqlalchemy import delete, exists, func, insert, select
 
 from app.retry.taxonomy import Failure, FailureCode
+from app.store import cache, twins
 from app.store.announce import announce
 from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
-from app.store.records import CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
+from app.store.records import CachedResult, CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
 from app.store.rows import TASK, first_values, task_record
 from app.store.schema import idempotency_keys as keys
 from app.store.schema import tasks
 from app.store.transaction import Transaction
 from app.store.transitions import finish, load
+from app.store.twins import Leader
 from app.tasks.ids import new_id
 from app.tasks.rank import rank
 from app.tasks.replay import CANCEL_REQUESTED, EVENT_OF
@@ -27,33 +31,52 @@ def create(
     max_waiting: int | None = None,
     max_waiting_per_client: int | None = None,
     defer_above: int | None = None,
+    cached_when_full: bool = False,
 ) -> Created:
     """Write task, key and first event. See `Store.acreate`."""
     if key is not None:
         earlier = find_replay(tx, key)
         if earlier is not None:
             return Created(earlier, replayed=True)
-    if max_waiting is not None and tx.waiting >= max_waiting:
+    later = new.not_before is not None and new.not_before > tx.now
+    full = max_waiting is not None and tx.waiting >= max_waiting
+    shares = bool(new.cache_keys) and not later
+    if shares and (cached_when_full or not full):
+        result = cache.find(tx.reading, new.cache_keys, tx.now)
+        if result is not None:
+            return Created(_served(tx, new, key, result), replayed=False)
+    if max_waiting is not None and full:
         raise QueueFull(max_waiting)
     if max_waiting_per_client is not None and _waiting_of(tx, new.client, max_waiting_per_client):
         raise ClientQueueFull(new.client, max_waiting_per_client, tx.waiting)
     deferred = defer_above is not None and tx.waiting >= defer_above
-    task = _first_record(new, tx.now, tx.next_event_id)
-    origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
-    tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin)
-    later = new.not_before is not None and new.not_before > tx.now
-    tx.put_off(
-        tasks,
-        first_values(task)
-        | {
-            "rank": rank(task.enqueued_at, task.priority),
-            "ready_at": None if later else tx.now,
-            "due_at": new.not_before if later else None,
-            "give_up_at": min((at for at in (new.start_deadline_at, new.deadline_at) if at is not None), default=None),
-        },
-    )
-    tx.count(Status.QUEUED, +1)
+    leader = twins.leader_of(tx, new.cache_keys) if shares else None
+    task, row = _begin(tx, new, key, leader)
+    tx.put_off(tasks, row)
     announce(tx, task, EVENT_OF[Status.QUEUED])
+    if leader is not None:
+        twins.lift(tx, leader, row["rank"])
+    return Created(task, replayed=False, deferred=deferred)
+
+
+def _served(tx: Transaction, new: NewTask, key: IdempotencyKey | None, result: CachedResult) -> TaskRecord:
+    """A new task that ends at once with a cached result."""
+    task, row = _begin(tx, new, key, None, "hit")
+    tx.connection.execute(insert(tasks), row)
+    announce(tx, task, EVENT_OF[Status.QUEUED])
+    return cache.serve(tx, task, result)
+
+
+def _begin(
+    tx: Transaction, new: NewTask, key: IdempotencyKey | None, leader: Leader | None, use: str | None = None
+) -> tuple[TaskRecord, dict[str, Any]]:
+    """A new task with its first event and its key, and its row, which is still to be written."""
+    task = _first_record(new, tx.now, tx.next_event_id, twin_of=None if leader is None else leader.id)
+    origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
+    if new.cache_keys:
+        origin["cache"] = use or ("miss" if leader is None else "join")
+    tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin)
+    tx.count(Status.QUEUED, +1)
     if key is not None:
         tx.put_off(
             keys,
@@ -65,7 +88,15 @@ def create(
                 "expires_at": tx.now + key.ttl_s,
             },
         )
-    return Created(task, replayed=False, deferred=deferred)
+    later = new.not_before is not None and new.not_before > tx.now
+    # With a leader that runs, the work has started in time.
+    start_by = None if leader is not None and leader.running else new.start_deadline_at
+    return task, first_values(task) | {
+        "rank": rank(task.enqueued_at, task.priority),
+        "ready_at": None if later or leader is not None else tx.now,
+        "due_at": new.not_before if later else None,
+        "give_up_at": min((at for at in (start_by, new.deadline_at) if at is not None), default=None),
+    }
 
 
 def _waiting_of(tx: Transaction, client: str, at_least: int) -> bool:
@@ -167,7 +198,7 @@ def as_error(failure: Failure) -> dict[str, object]:
     }
 
 
-def _first_record(new: NewTask, now: float, event_id: int) -> TaskRecord:
+def _first_record(new: NewTask, now: float, event_id: int, *, twin_of: str | None) -> TaskRecord:
     return TaskRecord(
         id=new_id("task", now),
         status=Status.QUEUED,
@@ -204,4 +235,6 @@ def _first_record(new: NewTask, now: float, event_id: int) -> TaskRecord:
         last_event_id=event_id,
         retry_of=new.retry_of,
         callback=new.callback,
+        cache_keys=new.cache_keys,
+        twin_of=twin_of,
     )

@@ -14,11 +14,14 @@ from app.store.records import (
     Artifact,
     AttemptEnd,
     AttemptEnding,
+    CachedResult,
+    CacheStats,
     CancelOutcome,
     Claim,
     Created,
     EventRecord,
     IdempotencyKey,
+    KeepFor,
     NewTask,
     Offer,
     Order,
@@ -113,6 +116,7 @@ class Store(Protocol):
         max_waiting: int | None = None,
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
+        cached_when_full: bool = False,
     ) -> Created:
         """Write task, idempotency key and first event in one durable commit.
 
@@ -121,6 +125,10 @@ class Store(Protocol):
         `options` or `metadata` are not JSON (NaN, bytes ...). The key is looked up first: a replay is answered even by
         a full queue. A key is good for its `ttl_s`, and for as long as its task has not ended. A task that finds
         `defer_above` others waiting is `deferred`.
+
+        A task that may start now and has `cache_keys` is served with a cached result where there is one: it has ended
+        when this returns. It needs no place in the queue; still a full one refuses it unless `cached_when_full`. Else
+        it follows a live task with the same keys: QUEUED, with `twin_of`, until that one has ended.
         """
 
     def create(
@@ -131,6 +139,7 @@ class Store(Protocol):
         max_waiting: int | None = None,
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
+        cached_when_full: bool = False,
     ) -> Created:
         """As `acreate`, for threads."""
 
@@ -224,8 +233,31 @@ class Store(Protocol):
         None while the queue is paused. Costs a look-up per route, however many tasks wait.
         """
 
-    async def areroute(self, route: tuple[str, ...], task_ids: Sequence[str]) -> None:
-        """Give those of the tasks that still wait another route. No event: their status stays."""
+    async def areroute(
+        self, route: tuple[str, ...], task_ids: Sequence[str], *, cache_keys: tuple[str, ...] = ()
+    ) -> None:
+        """Give those of the tasks that still wait another route and other cache keys. No event: their status stays."""
+
+    async def acached(self, keys: Sequence[str]) -> CachedResult | None:
+        """The result of the first of these keys that has one."""
+
+    async def adrop_cached(self, result: CachedResult) -> None:
+        """Forget a cached result that is not there any more as it should be."""
+
+    async def acache(self) -> CacheStats:
+        """How much the cache holds."""
+
+    def cache(self) -> CacheStats:
+        """As `acache`, for threads."""
+
+    def twins_left(self) -> bool:
+        """Whether a task waits for a twin that has ended or is gone: then `settle_twins` has work to do."""
+
+    def settle_twins(self) -> list[TaskRecord]:
+        """Give tasks whose twin has ended its result, or its error where the input is to blame.
+
+        Of those that can have neither, or whose twin is gone, the most urgent one leads the others from now on.
+        """
 
     def keep(self, name: str, value: Any) -> None:
         """Remember a JSON value by name (state that must survive a restart); None forgets it."""
@@ -246,9 +278,11 @@ class Store(Protocol):
         quality: dict[str, Any] | None = None,
         stages: dict[str, float] | None = None,
         facts: dict[str, Any] | None = None,
+        keep: KeepFor | None = None,
     ) -> TaskRecord:
         """RUNNING -> SUCCEEDED with the artifact, in one commit, also where a cancel was asked for: the work is done.
 
+        With `keep` the result is cached, and equal tasks that wait may have it.
         Raises `StaleClaim`.
         """
 
@@ -263,9 +297,11 @@ class Store(Protocol):
         degraded: bool = False,
         stages: dict[str, float] | None = None,
         facts: dict[str, Any] | None = None,
+        result_key: str | None = None,
     ) -> TaskRecord:
         """RUNNING -> REVIEW with the artifact and the `error` that says why, in one commit.
 
+        Equal tasks that wait may have it once it is approved, where it has a `result_key`.
         To CANCELLED, without the artifact, where that was asked for. Raises `StaleClaim`.
         """
 
@@ -331,16 +367,26 @@ class Store(Protocol):
     def expire_results(self, before: float) -> list[TaskRecord]:
         """Mark the results of tasks that ended at or before `before` as removed, oldest first, at most 200 per call.
 
-        From then on nobody is given them, and the caller deletes the files: the mark comes first, so that a crash
-        between the two leaves a file that no task points to, never a task that points to no file. It is no event: the
-        task itself stays as it ended.
+        From then on nobody is given them, and the caller deletes the files that are out of use (`results_in_use`): the
+        mark comes first, so that a crash between the two leaves a file that no task points to, never a task that points
+        to no file. It is no event: the task itself stays as it ended.
         """
 
     def purge_tasks(self, before: float) -> list[TaskRecord]:
         """Delete tasks that ended at or before `before`, with attempts, events and keys; at most 200 per call.
 
         A task whose idempotency key is still good, or of which something is still to be sent, stays. Event ids are
-        never given twice. The caller deletes what files of theirs are left.
+        never given twice. The caller deletes what files of theirs are left and
+        out of use (`results_in_use`).
+        """
+
+    def expire_cached(self) -> int:
+        """Forget cached results whose time is up; how many they were."""
+
+    def results_in_use(self, paths: Sequence[str]) -> set[str]:
+        """Those of some result files, at most 500, that a task or the cache still gives out.
+
+        Once out of use, a file stays so: no task can come by it any more.
         """
 
     def expired_uploads(self) -> list[UploadRecord]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, not_, or_, select, tuple_
 
 from app.store.claims import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
@@ -81,6 +81,9 @@ def queue(connection: Connection, now: float) -> QueueStats:
         if name != EVENTS:
             by_status[Status(name)] = value
     scheduled = connection.execute(select(func.count()).where(tasks.c.due_at > now)).scalar_one()
+    joined = connection.execute(
+        select(func.count()).where(tasks.c.twin_of.is_not(None), tasks.c.finished_at.is_(None))
+    ).scalar_one()
     since = connection.execute(
         select(
             select(func.min(tasks.c.ready_at)).where(tasks.c.ready_at.is_not(None)).scalar_subquery(),
@@ -89,8 +92,9 @@ def queue(connection: Connection, now: float) -> QueueStats:
     ).one()
     return QueueStats(
         by_status=by_status,
-        runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled,
+        runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled - joined,
         scheduled=scheduled,
+        joined=joined,
         oldest_runnable_at=min((at for at in since if at is not None), default=None),
         paused=paused(connection),
     )
@@ -104,13 +108,15 @@ def paused(connection: Connection) -> bool:
 def finish_rate(connection: Connection, now: float) -> float | None:
     """Tasks per second that ended lately, None where fewer than two did."""
     lately = (
-        select(tasks.c.finished_at)
+        select(tasks.c.finished_at, tasks.c.cached)
         .where(tasks.c.finished_at.is_not(None), tasks.c.finished_at > now - RATE_WINDOW_S)
         .order_by(tasks.c.finished_at.desc())
         .limit(RATE_SAMPLE)
         .subquery()
     )
-    count, since = connection.execute(select(func.count(), func.min(lately.c.finished_at))).one()
+    # What was served from the cache took no slot's time: it says nothing of how long the others will take.
+    made = func.count().filter(not_(lately.c.cached))
+    count, since = connection.execute(select(made, func.min(lately.c.finished_at)).select_from(lately)).one()
     return None if count < _RATE_LEAST or since >= now else count / (now - since)
 
 

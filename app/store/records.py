@@ -63,6 +63,8 @@ class NewTask:
     retry_of: str | None = None
     """The FAILED task that this one tries again."""
     callback: Callback | None = None
+    cache_keys: tuple[str, ...] = ()
+    """Results of which keys would do, best first; empty: it takes no part in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,12 @@ class TaskRecord:
     result_removed_at: float | None = None
     """When retention removed the result file; `output` still tells what it was."""
     callback: Callback | None = None
+    cache_keys: tuple[str, ...] = ()
+    """Results of which keys would do, best first; empty: it takes no part in the cache."""
+    twin_of: str | None = None
+    """The equal task that it waits for, or waited for when it ended."""
+    cached: bool = False
+    """Its result was made for another task."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
 
@@ -191,6 +199,35 @@ class Created:
     replayed: bool
     deferred: bool = False
     """It was accepted beyond the limit up to which tasks are taken for soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """A result that may be served to equal tasks."""
+
+    key: str
+    output: Artifact
+    served_by: str
+    degraded: bool
+    quality: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFor:
+    """How a result is kept for equal tasks."""
+
+    key: str
+    ttl_s: float
+    max_bytes: int
+    """Of all cached results together."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """How much the cache holds."""
+
+    results: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +329,8 @@ class QueueStats:
     """QUEUED or due RETRY_WAIT tasks that could start now."""
     scheduled: int
     """QUEUED tasks whose `not_before` lies ahead, and RETRY_WAIT tasks not yet due."""
+    joined: int
+    """QUEUED tasks that wait for an equal one."""
     oldest_runnable_at: float | None
     """Since when the longest waiting runnable task could have started (a retry counts from when it fell due)."""
     paused: bool

@@ -27,6 +27,7 @@ def put_up(
     quality: dict[str, Any],
     stages: dict[str, float],
     facts: dict[str, Any],
+    result_key: str | None = None,
 ) -> TaskRecord:
     """RUNNING -> REVIEW. See `Store.put_up_for_review`."""
     task = held_task(tx, held)
@@ -44,6 +45,7 @@ def put_up(
         degraded=degraded,
         quality=quality,
         error=error,
+        result_key=result_key,
         ready_at=None,
         due_at=None,
         # It was rendered in time; how long the person takes is not the caller's deadline.
@@ -94,6 +96,9 @@ def rerender(tx: Transaction, task_id: str, verdict: Verdict, order: Order) -> T
         **ordered,
         fallback=order.fallback,
         route=join(order.route),
+        # What it will be is not what equal tasks have asked for.
+        cache_keys=None,
+        result_key=None,
         retries=0,
         retry_at=None,
         retry_reason=None,

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, func, literal_column, not_, or_, s
 
 from app.store.claims import IS_PAUSED, PROMOTE_LIMIT
 from app.store.records import ReadyRoute
+from app.store.rows import join_keys
 from app.store.schema import tasks
 from app.store.transaction import Transaction
 from app.tasks.route import join, split
@@ -38,7 +39,7 @@ _ROUTES = (
 _REROUTE = (
     update(tasks)
     .where(tasks.c.id == bindparam("task"), or_(*(tasks.c.status == status.value for status in CLAIMABLE)))
-    .values(route=bindparam("to"))
+    .values(route=bindparam("to"), cache_keys=bindparam("keys"))
 )
 
 
@@ -50,8 +51,9 @@ def ready_routes(connection: Connection, now: float, count_to: int) -> list[Read
     return [ReadyRoute(split(route), count) for route, count in sorted(counted.items())]
 
 
-def reroute(tx: Transaction, route: tuple[str, ...], task_ids: Sequence[str]) -> None:
+def reroute(tx: Transaction, route: tuple[str, ...], task_ids: Sequence[str], cache_keys: tuple[str, ...] = ()) -> None:
     """See `Store.areroute`."""
     if task_ids:
         # One by one: with a list of ids SQLite prefers to walk over all tasks of these statuses.
-        tx.connection.execute(_REROUTE, [{"task": task_id, "to": join(route)} for task_id in task_ids])
+        to = {"to": join(route), "keys": join_keys(cache_keys)}
+        tx.connection.execute(_REROUTE, [{"task": task_id, **to} for task_id in task_ids])

@@ -28,6 +28,7 @@ _LATER_FIELDS = frozenset(
         "lease_owner",
         "lease_expires_at",
         "result_removed_at",
+        "cached",
     }
 )
 _FIRST_FIELDS = tuple(name for name in _TASK_FIELDS if name not in _LATER_FIELDS)
@@ -51,6 +52,7 @@ def task_record(row: Sequence[Any], attempt_rows: Sequence[Row[Any]] = ()) -> Ta
     values = dict(zip(_TASK_FIELDS, row, strict=True))
     values["status"] = Status(values["status"])
     values["route"] = split(values["route"])
+    values["cache_keys"] = split_keys(values["cache_keys"])
     values["source"] = InputRef(**values["source"])
     values["audio"] = InputRef(**values["audio"])
     if values["output"] is not None:
@@ -81,12 +83,23 @@ def first_values(task: TaskRecord) -> dict[str, Any]:
     values = {name: getattr(task, name) for name in _FIRST_FIELDS}
     values["status"] = task.status.value
     values["route"] = join(task.route)
+    values["cache_keys"] = join_keys(task.cache_keys)
     values["source"] = _input_values(task.source)
     values["audio"] = _input_values(task.audio)
     values["callback"] = None if task.callback is None else asdict(task.callback)
     values["source_sha256"] = task.source.sha256
     values["audio_sha256"] = task.audio.sha256
     return values
+
+
+def join_keys(keys: Sequence[str]) -> str | None:
+    """Cache keys as they are stored; None for none."""
+    return ",".join(keys) or None
+
+
+def split_keys(text: str | None) -> tuple[str, ...]:
+    """Stored cache keys."""
+    return tuple(text.split(",")) if text else ()
 
 
 def _input_values(given: InputRef) -> dict[str, Any]:

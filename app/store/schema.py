@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -83,6 +84,11 @@ tasks = Table(
     Column("retry_of", String(40)),  # no foreign key: the older task may be deleted first
     Column("result_removed_at", Double),
     Column("callback", _Json),  # with the secret to sign with: never shown, never logged
+    Column("output_path", Text),  # that of `output`: results of equal tasks share one file
+    Column("cache_keys", Text),  # results of which keys would do, best first; NULL: it takes no part in the cache
+    Column("twin_of", String(40)),  # the equal task that it waits for, or was served with
+    Column("cached", Boolean, nullable=False, server_default=false()),  # its result was made for another task
+    Column("result_key", String(64)),  # of what key its own render's result is
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c
@@ -100,6 +106,9 @@ _partial("ix_tasks_failed_audio", _t.audio_sha256, where="status = 'FAILED'")
 _partial("ix_tasks_finished", _t.finished_at, where="finished_at IS NOT NULL")
 _partial("ix_tasks_result", _t.finished_at, where="output IS NOT NULL AND result_removed_at IS NULL")
 _partial("ix_tasks_retry_of", _t.retry_of, _t.created_at, _t.id, where="retry_of IS NOT NULL")
+_partial("ix_tasks_output_path", _t.output_path, where="output_path IS NOT NULL AND result_removed_at IS NULL")
+_partial("ix_tasks_leading", _t.cache_keys, where="cache_keys IS NOT NULL AND finished_at IS NULL AND twin_of IS NULL")
+_partial("ix_tasks_following", _t.twin_of, where="twin_of IS NOT NULL AND finished_at IS NULL")
 Index("ix_tasks_created", _t.created_at, _t.id)
 Index("ix_tasks_status_created", _t.status, _t.created_at, _t.id)
 _partial("ix_tasks_renderer_created", _t.renderer, _t.created_at, _t.id, where="renderer IS NOT NULL")
@@ -199,6 +208,23 @@ delivery_tries = Table(
     Column("error", Text),
     Column("message", Text),
 )
+
+cached_results = Table(
+    "cached_results",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("output", _Json, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("served_by", Text, nullable=False),
+    Column("degraded", Boolean, nullable=False),
+    Column("quality", _Json),
+    Column("expires_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+)
+Index("ix_cached_results_path", cached_results.c.path)
+Index("ix_cached_results_expires_at", cached_results.c.expires_at)
+Index("ix_cached_results_used_at", cached_results.c.used_at, cached_results.c.bytes)
 
 counters = Table(
     "counters",

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import claims, creation, endings, kept, reads, retention, review, routes
+from app.store import cache, claims, creation, endings, kept, reads, retention, review, routes, twins
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -25,11 +25,14 @@ from app.store.records import (
     Artifact,
     AttemptEnd,
     AttemptEnding,
+    CachedResult,
+    CacheStats,
     CancelOutcome,
     Claim,
     Created,
     EventRecord,
     IdempotencyKey,
+    KeepFor,
     NewTask,
     Offer,
     Order,
@@ -114,6 +117,7 @@ class SqlStore(Store):
         max_waiting: int | None = None,
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
+        cached_when_full: bool = False,
     ) -> Created:
         return await self._awrite(
             partial(
@@ -123,6 +127,7 @@ class SqlStore(Store):
                 max_waiting=max_waiting,
                 max_waiting_per_client=max_waiting_per_client,
                 defer_above=defer_above,
+                cached_when_full=cached_when_full,
             )
         )
 
@@ -134,6 +139,7 @@ class SqlStore(Store):
         max_waiting: int | None = None,
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
+        cached_when_full: bool = False,
     ) -> Created:
         return self._write(
             partial(
@@ -143,6 +149,7 @@ class SqlStore(Store):
                 max_waiting=max_waiting,
                 max_waiting_per_client=max_waiting_per_client,
                 defer_above=defer_above,
+                cached_when_full=cached_when_full,
             )
         )
 
@@ -227,8 +234,28 @@ class SqlStore(Store):
     def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
         return self._read(lambda connection: routes.ready_routes(connection, self._clock(), count_to))
 
-    async def areroute(self, route: tuple[str, ...], task_ids: Sequence[str]) -> None:
-        await self._awrite(lambda tx: routes.reroute(tx, route, task_ids))
+    async def areroute(
+        self, route: tuple[str, ...], task_ids: Sequence[str], *, cache_keys: tuple[str, ...] = ()
+    ) -> None:
+        await self._awrite(lambda tx: routes.reroute(tx, route, task_ids, cache_keys))
+
+    async def acached(self, keys: Sequence[str]) -> CachedResult | None:
+        return await self._aread(lambda connection: cache.find(connection, keys, self._clock()))
+
+    async def adrop_cached(self, result: CachedResult) -> None:
+        await self._awrite(lambda tx: cache.drop(tx, result.key, result.output.path))
+
+    async def acache(self) -> CacheStats:
+        return await self._aread(cache.stats)
+
+    def cache(self) -> CacheStats:
+        return self._read(cache.stats)
+
+    def twins_left(self) -> bool:
+        return self._read(twins.any_left)
+
+    def settle_twins(self) -> list[TaskRecord]:
+        return self._sweep(lambda tx: twins.settle(tx, CHUNK))
 
     def keep(self, name: str, value: Any) -> None:
         self._write(lambda tx: kept.keep(tx, name, value))
@@ -249,10 +276,19 @@ class SqlStore(Store):
         quality: dict[str, Any] | None = None,
         stages: dict[str, float] | None = None,
         facts: dict[str, Any] | None = None,
+        keep: KeepFor | None = None,
     ) -> TaskRecord:
         return self._write(
             lambda tx: claims.succeed(
-                tx, claim, artifact, served_by=served_by, degraded=degraded, quality=quality, stages=stages, facts=facts
+                tx,
+                claim,
+                artifact,
+                served_by=served_by,
+                degraded=degraded,
+                quality=quality,
+                stages=stages,
+                facts=facts,
+                keep=keep,
             )
         )
 
@@ -267,6 +303,7 @@ class SqlStore(Store):
         degraded: bool = False,
         stages: dict[str, float] | None = None,
         facts: dict[str, Any] | None = None,
+        result_key: str | None = None,
     ) -> TaskRecord:
         return self._write(
             lambda tx: review.put_up(
@@ -279,6 +316,7 @@ class SqlStore(Store):
                 quality=quality,
                 stages=stages or {},
                 facts=facts or {},
+                result_key=result_key,
             )
         )
 
@@ -351,6 +389,12 @@ class SqlStore(Store):
 
     def purge_tasks(self, before: float) -> list[TaskRecord]:
         return self._write(lambda tx: retention.purge_tasks(tx, before, CHUNK))
+
+    def expire_cached(self) -> int:
+        return self._write(cache.expire)
+
+    def results_in_use(self, paths: Sequence[str]) -> set[str]:
+        return self._read(lambda connection: cache.results_in_use(connection, paths))
 
     def expired_uploads(self) -> list[UploadRecord]:
         return self._read(lambda connection: reads.expired_uploads(connection, self._clock(), CHUNK))

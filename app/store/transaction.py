@@ -79,6 +79,15 @@ class Transaction:
         self._own.append((table, row))
 
     @property
+    def reading(self) -> Connection:
+        """For reads alone: costs no savepoint, and leaves unwritten what is put off (see `unwritten`)."""
+        return self._connection
+
+    def unwritten(self, table: Table, column: str, value: Any) -> list[Mapping[str, Any]]:
+        """Rows of this commit that earlier operations have put off and that have `value` in `column`."""
+        return [row for row in self._settled[table] if row[column] == value]
+
+    @property
     def next_event_id(self) -> int:
         """The id that the next `emit` will give."""
         return self._counters[EVENTS] + 1

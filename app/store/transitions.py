@@ -16,6 +16,9 @@ from app.store.transaction import Transaction
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status, check_transition
 
+SHARED = "shared"
+"""The key, in the data of a task's last event, that says that others may have waited for its end."""
+
 
 def load(tx: Transaction, task_id: str) -> TaskRecord | None:
     """The task as this transaction sees it, without attempts."""
@@ -30,6 +33,8 @@ def move(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], **
     leave everything as it was.
     """
     check_transition(task.status, to)
+    if "output" in values:
+        values["output_path"] = None if values["output"] is None else values["output"]["path"]
     event_id = tx.emit(task.id, EVENT_OF[to], to, task.attempt, data)
     row = tx.connection.execute(
         update(tasks)
@@ -74,7 +79,9 @@ def finish(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], 
         tx,
         task,
         to,
-        data | {"enqueued_at": task.enqueued_at, "started_at": task.started_at},
+        data
+        | {"enqueued_at": task.enqueued_at, "started_at": task.started_at}
+        | ({SHARED: True} if task.cache_keys else {}),
         finished_at=tx.now,
         ready_at=None,
         due_at=None,

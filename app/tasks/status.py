@@ -26,7 +26,8 @@ TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 CLAIMABLE = frozenset({Status.QUEUED, Status.RETRY_WAIT})
 
 LEGAL: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED, Status.FAILED}),
+    # QUEUED -> SUCCEEDED: its result was made for an equal task.
+    Status.QUEUED: frozenset({Status.RUNNING, Status.SUCCEEDED, Status.CANCELLED, Status.FAILED}),
     # RUNNING -> QUEUED: an interrupted attempt goes back free of charge (shutdown, expired lease).
     Status.RUNNING: frozenset(
         {Status.SUCCEEDED, Status.RETRY_WAIT, Status.REVIEW, Status.QUEUED, Status.CANCELLED, Status.FAILED}

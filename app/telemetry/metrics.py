@@ -27,7 +27,7 @@ from app.health.monitor import ACCUSATIONS, CLOCKS, VERDICTS
 from app.store.deliveries import OutboxStats, Verdict
 from app.store.endings import attempt_ending, task_ending
 from app.store.interface import StoreUnavailable
-from app.store.records import EventRecord, QueueStats
+from app.store.records import CacheStats, EventRecord, QueueStats
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status
 from app.telemetry.collectors import HealthCollector, HealthSource, StatisticsCollector
@@ -42,6 +42,7 @@ _UNSETTLED = frozenset({"stale", "unsettled"})
 """Ends that did not become the attempt's: see `app.worker.settle`."""
 
 
+_QUEUED = EVENT_OF[Status.QUEUED]
 _BREAKER_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -53,6 +54,9 @@ class StateSource(Protocol):
 
     def outbox(self) -> OutboxStats:
         """How many notices wait, and how many were given up."""
+
+    def cache(self) -> CacheStats:
+        """How much the result cache holds."""
 
     def slot_states(self) -> Mapping[str, int]:
         """How many slots are in each state; every possible state is a key."""
@@ -75,15 +79,17 @@ class _StateCollector(Collector):
             yield GaugeMetricFamily("greenroom_disk_free_bytes", "Free bytes below the data directory.", value=free)
         # A database that does not answer must not take the metrics of everything else away.
         try:
-            stored = self._source.queue(), self._source.outbox()
+            stored = self._source.queue(), self._source.outbox(), self._source.cache()
         except StoreUnavailable:
             stored = None
         yield GaugeMetricFamily("greenroom_store_up", "1 while the database answers.", value=float(stored is not None))
         if stored is not None:
-            queue, outbox = stored
+            queue, outbox, cache = stored
             yield from self._queue_metrics(queue)
             yield GaugeMetricFamily("greenroom_webhook_pending", "Notices still to be delivered.", value=outbox.pending)
             yield GaugeMetricFamily("greenroom_webhook_dead", "Notices that were given up.", value=outbox.dead)
+            yield GaugeMetricFamily("greenroom_cache_results", "Results in the result cache.", value=cache.results)
+            yield GaugeMetricFamily("greenroom_cache_bytes", "Bytes of results in the result cache.", value=cache.bytes)
 
     def _queue_metrics(self, queue: QueueStats) -> Iterable[Metric]:
         tasks = GaugeMetricFamily("greenroom_tasks", "Tasks in the store by status.", labels=["status"])
@@ -93,6 +99,7 @@ class _StateCollector(Collector):
         depth = GaugeMetricFamily("greenroom_queue_depth", "Waiting tasks.", labels=["kind"])
         depth.add_metric(["runnable"], queue.runnable)
         depth.add_metric(["scheduled"], queue.scheduled)
+        depth.add_metric(["joined"], queue.joined)
         yield depth
         oldest = queue.oldest_runnable_at
         yield GaugeMetricFamily(
@@ -255,6 +262,17 @@ class Metrics:
             ["tier", "state"],
             registry=self.registry,
         )
+        self._cache = {
+            "hit": Counter(
+                "greenroom_cache_hits_total", "Tasks that a cached result answered.", registry=self.registry
+            ),
+            "miss": Counter(
+                "greenroom_cache_misses_total", "Tasks that no cached result could answer.", registry=self.registry
+            ),
+            "join": Counter(
+                "greenroom_cache_joins_total", "Tasks that waited for an equal one.", registry=self.registry
+            ),
+        }
         for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             self._finished.labels(status.value)
 
@@ -302,6 +320,8 @@ class Metrics:
     def count_events(self, events: Sequence[EventRecord]) -> None:
         """Events that this service has committed."""
         for event in events:
+            if event.type == _QUEUED and (used := self._cache.get(event.data.get("cache", ""))) is not None:
+                used.inc()
             attempt, task = attempt_ending(event), task_ending(event)
             if attempt is not None:
                 spent = max(attempt.ended_at - attempt.started_at, 0.0)

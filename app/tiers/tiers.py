@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.render import registry
 from app.render.contract import Capabilities
+from app.tiers.cache_key import Contents, cache_key
 from app.tiers.settings import TierSettings
 
 Fallback = Literal["none", "equal", "any"]
@@ -72,6 +73,11 @@ class Tier:
     def cache_class(self) -> str:
         """Tiers of one class may serve each other's cached results."""
         return self.settings.cache_class or self.settings.renderer
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether its results may be served again."""
+        return self.capabilities.cacheable or self.settings.cache_class is not None
 
     @property
     def group(self) -> str:
@@ -159,6 +165,39 @@ class Tiers:
         """Changes whenever the route of a waiting task could."""
         text = json.dumps([tier.settings.model_dump(mode="json") for tier in self.all.values()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """What the renderer of each tier is, by tier. Read once, when it is first asked for: slots keep what they have
+        loaded, whatever becomes of the files."""
+        return {
+            tier.name: registry.version(tier.settings.renderer, self._common | tier.settings.own)
+            for tier in self.all.values()
+        }
+
+    def result_key(self, tier: Tier, options: Mapping[str, Any], contents: Contents) -> str | None:
+        """The cache key of what a tier makes with these options, which are complete; None if it is not cached."""
+        if not tier.cacheable:
+            return None
+        own = tier.settings
+        return cache_key(
+            contents,
+            renderer=own.renderer,
+            version=self.versions[tier.name],
+            cache_class=own.cache_class,
+            settings=own.own,
+            degraded=tier.degraded,
+            options=options,
+        )
+
+    def cache_keys(self, route: Sequence[str], options: Mapping[str, Any], contents: Contents) -> tuple[str, ...]:
+        """The keys of all results that may answer a request, best first: of the tiers of its route, degraded ones last.
+
+        Raises `pydantic.ValidationError` for options that one of them does not take.
+        """
+        tiers = sorted((self.all[name] for name in route), key=lambda tier: tier.degraded)
+        keys = (self.result_key(tier, tier.options_for(options), contents) for tier in tiers)
+        return tuple(dict.fromkeys(key for key in keys if key is not None))
 
     def names(self) -> list[str]:
         """What a request may name: tiers, and renderers of tiers."""

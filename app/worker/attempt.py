@@ -109,6 +109,7 @@ class Attempt:
         self._ending: Failure | None = None
         self._closed = False
         self._poisoned = ""
+        self._result_key: str | None = None
         self._failure: Failure | None = None
         self._postmortem: dict[str, Any] | None = None
         self._record = Presence(f"The record of task {claim.task.id}", settings.task_lost_s)
@@ -166,6 +167,7 @@ class Attempt:
                 except CodedError as error:
                     self._settle(error.failure, scope)
                     return
+                self._result_key = order.result_key
                 self._hand_over(order)
                 monitor = self._monitor(order)
                 scope.add("stop the monitor", monitor.stop)
@@ -366,7 +368,7 @@ class Attempt:
 
     def _publish(self, finished: wire.Finished) -> str:
         try:
-            return self._settler.succeed(self.claim, finished, self._elapsed())
+            return self._settler.succeed(self.claim, finished, self._elapsed(), result_key=self._result_key)
         except OSError as error:
             return self._settler.fail(self.claim, classify_exception(error), None, self._elapsed())
 

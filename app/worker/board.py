@@ -21,6 +21,7 @@ from app.retry.router import Placement, TierState, place
 from app.retry.taxonomy import CodedError, Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import ReadyRoute, TaskRecord
+from app.tiers.cache_key import Contents
 from app.tiers.tiers import NoTier, Tier, Tiers, UnknownTier, Work
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,8 @@ class Order:
     options: dict[str, Any]
     time_limit_s: float | None
     degraded: bool
+    result_key: str | None = None
+    """What its result is cached by; None if it is not."""
 
 
 @dataclass
@@ -193,7 +196,8 @@ class TierBoard:
 
     def order(self, task: TaskRecord, tier: str) -> Order:
         """What the attempt does. Raises `CodedError` if the tier has changed so that it cannot serve the task."""
-        found = self.tiers.all.get(tier)
+        tiers = self.tiers
+        found = tiers.all.get(tier)
         if found is None:
             raise CodedError(
                 FailureCode.INTERRUPTED, f"The tier {tier} was removed while the task was on its way to it."
@@ -204,7 +208,9 @@ class TierBoard:
             raise CodedError(
                 FailureCode.UPSTREAM_REJECTED, f"The tier {tier} does not take the options: {error}"
             ) from error
-        return Order(tier, found.settings.renderer, options, found.settings.time_limit_s, found.degraded)
+        own = found.settings
+        key = tiers.result_key(found, options, contents_of(task)) if task.cache_keys else None
+        return Order(tier, own.renderer, options, own.time_limit_s, found.degraded, key)
 
     def is_degraded(self, tier: str) -> bool:
         """Whether the results of a tier are marked."""
@@ -217,6 +223,10 @@ class TierBoard:
             return self.tiers.route(work_of(task))
         except (NoTier, UnknownTier):
             return ()
+
+    def cache_keys(self, task: TaskRecord, route: Sequence[str]) -> tuple[str, ...]:
+        """The cache keys of a task that takes part in the cache, were it to go this route; else none."""
+        return self.tiers.cache_keys(route, task.options, contents_of(task)) if task.cache_keys else ()
 
     # -- for views --------------------------------------------------------------------------------------------------
 
@@ -321,6 +331,11 @@ class TierBoard:
 def work_of(task: TaskRecord) -> Work:
     """A stored task as the tiers see it."""
     return Work(task.renderer, task.fallback, task.options, task.source.media, task.audio.media)
+
+
+def contents_of(task: TaskRecord) -> Contents:
+    """What is in the inputs of a stored task."""
+    return Contents(task.source.sha256, task.audio.sha256)
 
 
 def _verdict(failure: Failure | None) -> bool | None:

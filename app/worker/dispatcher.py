@@ -18,6 +18,7 @@ from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
+from app.store.transitions import SHARED
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.pool import LocalPool
@@ -67,6 +68,7 @@ class Dispatcher:
         self._make_attempt = make_attempt
         self._wake = threading.Event()
         self._draining = threading.Event()
+        self._twins_left = threading.Event()
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._early_cancels: deque[str] = deque(maxlen=_EARLY_CANCELS)
@@ -130,6 +132,9 @@ class Dispatcher:
         for event in events:
             if event.type in _RUNNABLE_EVENTS:
                 self._wake.set()
+            elif event.status.is_terminal and SHARED in event.data:
+                self._twins_left.set()
+                self._wake.set()
             elif event.type == "task.cancel_requested":
                 self._cancel(event.task_id)
 
@@ -148,6 +153,8 @@ class Dispatcher:
             try:
                 began = time.time()
                 self._fill_slots()
+                if self._twins_left.is_set() or time.time() >= sweep_at:
+                    self._settle_twins()
                 if time.time() >= sweep_at:
                     self._sweep()  # after a task that waits for a free slot; what it gives back wakes this loop again
                 # Not what was due before: it waits for a slot, and that wakes this loop.
@@ -162,6 +169,18 @@ class Dispatcher:
                 self._wake.wait(_STORE_PAUSE_S)
                 continue
             self._wake.wait(max(0.0, sweep_at - time.time()))
+
+    def _settle_twins(self) -> None:
+        self._twins_left.clear()
+        if not self._store.twins_left():
+            return
+        hit("twins")
+        settled = self._store.settle_twins()
+        hit("twins_settled")
+        for task in settled:
+            log.info("twin_settled", status=task.status.value, follows=task.twin_of, cached=task.cached, **_who(task))
+        if any(not task.status.is_terminal for task in settled):
+            self._wake.set()  # one of them leads now
 
     def _sweep(self) -> None:
         for task in self._store.rescue_expired():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from app.retry.decision import decide
 from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import StaleClaim, Store, StoreUnavailable
-from app.store.records import Artifact, AttemptEnd, Claim, InputRef, TaskRecord
+from app.store.records import Artifact, AttemptEnd, Claim, InputRef, KeepFor, TaskRecord
 from app.worker import wire
 from app.worker.board import TierBoard
 from app.worker.publish import publish, unpublish
@@ -30,6 +30,15 @@ from app.worker.publish import publish, unpublish
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTerms:
+    """How long results are kept for equal tasks, seconds from their end, and how many bytes of them."""
+
+    ttl_s: float
+    degraded_ttl_s: float
+    max_bytes: int
 
 
 class Settler:
@@ -49,10 +58,12 @@ class Settler:
         locate: Callable[[InputRef], Path],
         attempts_dir: Path,
         confidence_threshold: float = 0.6,
+        cache: CacheTerms | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`backoff_cap_s`: what a retry waits over the budget. `patience_s`: how long a write is tried again while the
-        database is unavailable (about one lease). `confidence_threshold`: videos below it are not passed on."""
+        database is unavailable (about one lease). `confidence_threshold`: videos below it are not passed on.
+        `cache`: None where results are not cached."""
         self._store = store
         self._data_dir = data_dir
         self._board = board
@@ -64,16 +75,17 @@ class Settler:
         self._locate = locate
         self._attempts_dir = attempts_dir
         self._confidence_threshold = confidence_threshold
+        self._cache = cache
         self._clock = clock
 
-    def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
+    def succeed(self, claim: Claim, finished: wire.Finished, elapsed_s: float, *, result_key: str | None = None) -> str:
         """Publish the file and commit SUCCEEDED; of one below the threshold, what follows instead.
 
         Returns the outcome for metrics. Raises OSError before the commit.
         """
         hit("rendered")
         if finished.confidence < self._confidence_threshold:
-            return self._doubt(claim, finished, elapsed_s)
+            return self._doubt(claim, finished, elapsed_s, result_key)
         artifact = publish(finished, self._data_dir)
         hit("published")
         try:
@@ -86,6 +98,7 @@ class Settler:
                     stages=finished.stages,
                     facts=finished.facts,
                     quality=_quality(finished),
+                    keep=self._keep(claim, result_key),
                 )
             )
         except StaleClaim:
@@ -108,7 +121,14 @@ class Settler:
         )
         return "succeeded"
 
-    def _doubt(self, claim: Claim, finished: wire.Finished, elapsed_s: float) -> str:
+    def _keep(self, claim: Claim, result_key: str | None) -> KeepFor | None:
+        cache = self._cache
+        if cache is None or result_key is None:
+            return None
+        ttl_s = cache.degraded_ttl_s if self._board.is_degraded(claim.tier) else cache.ttl_s
+        return KeepFor(result_key, ttl_s, cache.max_bytes)
+
+    def _doubt(self, claim: Claim, finished: wire.Finished, elapsed_s: float, result_key: str | None) -> str:
         """Make it again, or have a person look at it."""
         failure = _low_confidence(finished, self._confidence_threshold)
         settled = self.fail(claim, failure, None, elapsed_s, reviewable=True)
@@ -126,6 +146,7 @@ class Settler:
                     stages=finished.stages,
                     facts=finished.facts,
                     quality=_quality(finished),
+                    result_key=result_key,
                 )
             )
         except StaleClaim:

@@ -18,6 +18,7 @@ import httpx
 import uvicorn
 
 from app.api.app import create_app
+from app.api.caching import ResultCache
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, ReloadRefused, SlotView
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
@@ -25,7 +26,7 @@ from app.intake.resolve import Intake, IntakeSettings
 from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
-from app.store.records import Artifact, Claim
+from app.store.records import Artifact, Claim, KeepFor
 from app.store.sql import SqlStore, open_store
 from app.tiers.settings import TierSettings
 from app.tiers.tiers import Tiers
@@ -220,13 +221,19 @@ class Api:
         return claim
 
     def succeed(self, claim: Claim, content: bytes = VIDEO) -> None:
-        """End an attempt with a result."""
+        """End an attempt with a result; it is cached where its task takes part in that."""
+        keys = claim.task.cache_keys
+        self.serve_with(claim, keys[0] if keys else None, content)
+
+    def serve_with(self, claim: Claim, result_key: str | None, content: bytes = VIDEO) -> None:
+        """End an attempt with a result that is cached by this key."""
         path = self.data_dir / "results" / f"{claim.task.id}.mp4"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
         artifact = Artifact(f"results/{path.name}", sha256, len(content), 1.0, 64, 48, 25.0, 25)
-        self.store.succeed(claim, artifact, served_by="warp", quality={"confidence": 1.0, "checks": {}})
+        keep = None if result_key is None else KeepFor(result_key, 3600.0, 10**9)
+        self.store.succeed(claim, artifact, served_by="warp", quality={"confidence": 1.0, "checks": {}}, keep=keep)
 
     def fail(self, claim: Claim, **error: Any) -> None:
         self.store.end_attempt(claim, "fail", error={"code": "WORKER_CRASHED", "message": "", "hint": ""} | error)
@@ -277,6 +284,7 @@ class ApiFactory:
         allow_private_addresses: bool = False,
         limits: MediaLimits | None = None,
         prober: Any = None,
+        cached: bool = False,
         **settings: Any,
     ) -> Api:
         data_dir = self._folder / f"data{len(self._running)}"
@@ -308,6 +316,7 @@ class ApiFactory:
             observe_request=observed,
             disk=disk,
             check_target=TargetGuard(allow_private=allow_private_addresses).check,
+            cache=ResultCache(store, data_dir, max_bytes=10**9) if cached else None,
         )
         app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))

@@ -176,7 +176,6 @@ class TestFields:
             {"after": ["task_1"]},
             {"source": "task:task_1"},
             {"audio": "TASK:task_1"},
-            {"cache": True},
         ],
         ids=str,
     )

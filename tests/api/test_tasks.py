@@ -17,7 +17,7 @@ from tests.api.kit import Api, problem
 
 FIELDS = {
     "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "wait_until",
-    "wait_cause", "attempts", "served_by", "degraded",
+    "wait_cause", "attempts", "served_by", "cached", "degraded",
     "quality", "error", "output", "links", "retry_of", "created_at", "started_at", "finished_at", "metadata",
 }  # fmt: skip
 LATER = "2100-01-01T00:00:00Z"

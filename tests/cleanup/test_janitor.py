@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
-from app.store.records import Artifact, InputRef, NewTask, UploadRecord
+from app.store.records import Artifact, InputRef, KeepFor, NewTask, UploadRecord
 from app.store.sql import open_store
 
 DAY = 86_400.0
@@ -167,3 +167,36 @@ def test_a_sweep_that_is_asked_for_does_not_wait_for_its_time(store, tmp_path): 
     janitor.sweep_soon()
     assert swept.acquire(timeout=WAIT_S), "the one asked for"
     janitor.stop()
+
+
+def test_a_file_goes_when_neither_a_task_nor_the_cache_gives_it_out(janitor, store, tmp_path):  # R2.7
+    file = InputRef(uri="upload:x", sha256="0" * 64, bytes=1, name="x")
+    keys = ("a" * 64,)
+    first = store.create(NewTask(source=file, audio=file, cache_keys=keys)).task
+    claim = store.claim("node", lease_s=30, tier="warp", slot="cpu-0", device="cpu")
+    artifact = Artifact(f"results/{first.id}/1.mp4", "0" * 64, 1, 1.0, 2, 2, 25.0, 25)
+    store.succeed(claim, artifact, served_by="warp", keep=KeepFor(keys[0], 0.0, 10**9))
+    path = old(tmp_path / artifact.path)
+    janitor.sweep()
+    assert path.exists()
+    ended = store.get(first.id).finished_at
+    store.expire_results(ended)
+    janitor.sweep()
+    assert not path.exists(), "nobody has it any more, and the cache's time is up"
+
+
+def test_a_result_of_an_expired_task_stays_while_another_is_given_it(janitor, store, tmp_path):  # R2.7
+    file = InputRef(uri="upload:x", sha256="0" * 64, bytes=1, name="x")
+    keys = ("a" * 64,)
+    first = store.create(NewTask(source=file, audio=file, cache_keys=keys)).task
+    claim = store.claim("node", lease_s=30, tier="warp", slot="cpu-0", device="cpu")
+    artifact = Artifact(f"results/{first.id}/1.mp4", "0" * 64, 1, 1.0, 2, 2, 25.0, 25)
+    store.succeed(claim, artifact, served_by="warp", keep=KeepFor(keys[0], 3600.0, 10**9))
+    path = old(tmp_path / artifact.path)
+    second = store.create(NewTask(source=file, audio=file, cache_keys=keys)).task
+    assert second.cached
+    store.purge_tasks(store.get(first.id).finished_at)
+    assert store.get(first.id) is None
+    janitor.sweep()
+    assert path.exists()
+    assert store.get(second.id).output == artifact

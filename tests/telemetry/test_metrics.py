@@ -9,10 +9,10 @@ import pytest
 
 from app.store.deliveries import OutboxStats
 from app.store.interface import Store
-from app.store.records import QueueStats
+from app.store.records import CacheStats, KeepFor, QueueStats
 from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
-from tests.store.kit import ERROR, Clock, create, must_claim, succeed
+from tests.store.kit import ARTIFACT, ERROR, Clock, create, must_claim, succeed
 
 
 @pytest.fixture
@@ -28,7 +28,10 @@ class State:
     free: int | None = 123
 
     def queue(self) -> QueueStats:
-        return QueueStats({}, 0, 0, None, False)
+        return QueueStats({}, 0, 0, 3, None, False)
+
+    def cache(self) -> CacheStats:
+        return CacheStats(results=4, bytes=5000)
 
     def outbox(self) -> OutboxStats:
         return OutboxStats(pending=2, dead=1)
@@ -71,6 +74,26 @@ def test_the_disk_is_told_as_far_as_it_tells() -> None:  # R3.12
     assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") == 123
     state.free = None
     assert metrics.registry.get_sample_value("greenroom_disk_free_bytes") is None
+
+
+def test_the_cache_is_counted_by_what_became_of_tasks_and_shown_with_its_size(store: Store) -> None:  # R2.7
+    metrics = Metrics()
+    metrics.watch(State())
+    keys = ("a" * 64,)
+    create(store)
+    store.cancel(create(store).id)
+    create(store, cache_keys=keys)
+    create(store, cache_keys=keys)
+    must_claim(store)
+    store.succeed(must_claim(store), ARTIFACT, served_by="warp", keep=KeepFor(keys[0], 60.0, 10**9))
+    create(store, cache_keys=keys)
+    create(store, cache_keys=keys)
+    metrics.count_events(store.events(None))
+    value = metrics.registry.get_sample_value
+    used = [value(f"greenroom_cache_{what}_total") for what in ("hits", "misses", "joins")]
+    assert used == [2, 1, 1]
+    assert (value("greenroom_cache_results"), value("greenroom_cache_bytes")) == (4, 5000)
+    assert value("greenroom_queue_depth", {"kind": "joined"}) == 3
 
 
 def test_deliveries_are_counted_and_what_waits_is_shown() -> None:  # R1.10

@@ -33,12 +33,22 @@ class DiskResource(BaseModel):
     limit: int
 
 
+class CacheResource(BaseModel):
+    """The results that are served again."""
+
+    results: int
+    bytes: int
+    limit: int
+
+
 class QueueResource(BaseModel):
     """The queue now. `runnable` tasks could start this moment, `scheduled` ones wait for their time."""
 
     by_status: dict[str, int]
     runnable: int
     scheduled: int
+    joined: int
+    """Tasks that wait for an equal one."""
     oldest_runnable_age_s: float | None
     paused: bool
     draining: bool
@@ -47,6 +57,8 @@ class QueueResource(BaseModel):
     """Up to here tasks are still accepted, for later; null where the first limit is the last."""
     limit_per_client: int | None
     disk: DiskResource
+    cache: CacheResource | None
+    """Null where results are not cached."""
     slots: list[SlotResource]
 
 
@@ -75,7 +87,7 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
 
 async def _resource(deps: ApiDependencies) -> QueueResource:
-    stats = await deps.store.aqueue()
+    stats, held = await deps.store.aqueue(), await deps.store.acache()
     oldest, soft = stats.oldest_runnable_at, deps.settings.max_waiting
     slots = [
         SlotResource(**(asdict(slot) | {"since": None if slot.since is None else rfc3339(slot.since)}))
@@ -85,6 +97,7 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         by_status={status.value: count for status, count in stats.by_status.items()},
         runnable=stats.runnable,
         scheduled=stats.scheduled,
+        joined=stats.joined,
         oldest_runnable_age_s=None if oldest is None else round(max(deps.clock() - oldest, 0.0), 3),
         paused=stats.paused,
         draining=deps.pool.draining(),
@@ -92,5 +105,6 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         limit_deferred=soft + deps.settings.max_deferred if soft is not None and deps.settings.max_deferred else None,
         limit_per_client=deps.settings.max_waiting_per_client,
         disk=DiskResource(low=deps.disk.is_low(), free_bytes=deps.disk.free(), limit=deps.disk.low_bytes),
+        cache=None if deps.cache is None else CacheResource(**asdict(held), limit=deps.cache.max_bytes),
         slots=slots,
     )

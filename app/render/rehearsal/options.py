@@ -105,4 +105,4 @@ class RehearsalOptions(BaseModel):
         return self
 
 
-CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=RehearsalOptions)
+CAPABILITIES = Capabilities(sources=frozenset({"image", "video"}), options=RehearsalOptions, cacheable=False)
