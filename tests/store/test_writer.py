@@ -150,7 +150,7 @@ def test_new_tasks_that_wait_together_are_one_statement_per_table(sql: SqlStore,
 def test_an_operation_sees_what_those_before_it_have_put_off(sql: SqlStore, writer: Writer) -> None:
     gate = Gate(writer)
     made = writer.submit(partial(creation.create, new=new_task()))
-    claimed = writer.submit(lambda tx: claims.claim(tx, "node", 60.0, "tier", "slot", "cpu"))
+    claimed = writer.submit(lambda tx: claims.claim(tx, "node", 60.0, "slot", "cpu"))
     gate.open()
     claim = claimed.result(WAIT_S)
     assert claim is not None
