@@ -54,8 +54,8 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A running service on a free port."""
-    running = ServiceProcess(tmp_path_factory.mktemp("service"), "--slots", "1")
+    """A running service on a free port that renders each time: the tests send the same inputs again."""
+    running = ServiceProcess(tmp_path_factory.mktemp("service"), "--slots", "1", "--set", "cache=false")
     try:
         running.wait_live()
         yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def start(tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_a_renderer_that_does_not_exist_is_refused_at_the_start(tmp_path):
     ended = start(tmp_path, GREENROOM_TIER_RENDERER="wrap")
     assert ended.returncode == 1
-    assert "greenroom cannot start: tier_renderer is 'wrap'; there are: rehearsal, warp, wav2lip." in ended.stderr
+    assert re.search(r"greenroom cannot start: tier_renderer is 'wrap'; there are: .*\bwarp\b", ended.stderr)
     assert "Traceback" not in ended.stderr
 
 
