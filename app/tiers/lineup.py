@@ -19,6 +19,12 @@ class LineupError(ValueError):
     """The configured tiers cannot be used; the message says why."""
 
 
+def _plain(renderer: str) -> TierSettings:
+    """The tier of a renderer as it is."""
+    breaker = _NEVER if renderer == REHEARSAL else BreakerTable()
+    return TierSettings(name=renderer, renderer=renderer, breaker=breaker)
+
+
 def lineup(
     configured: Sequence[TierSettings],
     *,
@@ -37,7 +43,7 @@ def lineup(
     if not configured and default_renderer not in registry.names():
         known = ", ".join(registry.names())
         raise LineupError(f"tier_renderer is {default_renderer!r}; there are: {known}.")
-    chosen = list(configured) or [TierSettings(name=default_renderer, renderer=default_renderer)]
+    chosen = list(configured) or [_plain(default_renderer)]
     if not configured:
         if why := registry.why_absent(default_renderer, known_to_renderers):
             raise LineupError(f"tier_renderer is {default_renderer!r}, but {why}.")

@@ -120,9 +120,9 @@ def test_a_pause_a_low_disk_and_retention_are_as_the_settings_say_after_a_restar
     """R0.13, R3.12."""
     service = serve()
     kept = service.until_ended(service.post(portrait, speech(0.5))["id"])
-    waiting = service.post(portrait, speech(0.5), not_before="2100-01-01T00:00:00Z")["id"]
+    waiting = service.post(portrait, speech(0.5), not_before="2100-01-01T00:00:00Z", cache=False)["id"]
     assert service.http.post("/queue/pause").json()["paused"] is True
-    paused = service.post(portrait, speech(0.5))
+    paused = service.post(portrait, speech(0.5), cache=False)
     assert service.task(paused["id"])["wait_reason"] == "paused"
     assert service.stop() == 0
     restarted = serve(GREENROOM_RESULT_TTL_S="0.001", GREENROOM_DISK_LOW_BYTES=str(2**62)).until_ready()

@@ -20,8 +20,8 @@ from tests.faults.conftest import assert_nothing_is_left, shared_memory
 
 TASKS = 200
 SLOTS = 3
-CHILDREN = SLOTS + 3
-"""The slots, the spare, the media helper and multiprocessing's tracker."""
+CHILDREN = SLOTS + 2
+"""The slots, the spare and the media helper."""
 CALLERS = 8
 MEMORY_BOUND_MIB = 16
 """What the service may have grown by over the tasks: the page caches of SQLite's connections, which fill as the
