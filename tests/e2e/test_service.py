@@ -118,14 +118,16 @@ def test_cancel_stops_a_running_render(serve, portrait, speech):
 
 def test_a_pause_a_low_disk_and_retention_are_as_the_settings_say_after_a_restart(serve, portrait, speech):
     """R0.13, R3.12."""
-    service = serve()
+    service = serve(GREENROOM_CACHE="false")
     kept = service.until_ended(service.post(portrait, speech(0.5))["id"])
     waiting = service.post(portrait, speech(0.5), not_before="2100-01-01T00:00:00Z", cache=False)["id"]
     assert service.http.post("/queue/pause").json()["paused"] is True
     paused = service.post(portrait, speech(0.5), cache=False)
     assert service.task(paused["id"])["wait_reason"] == "paused"
     assert service.stop() == 0
-    restarted = serve(GREENROOM_RESULT_TTL_S="0.001", GREENROOM_DISK_LOW_BYTES=str(2**62)).until_ready()
+    restarted = serve(
+        GREENROOM_CACHE="false", GREENROOM_RESULT_TTL_S="0.001", GREENROOM_DISK_LOW_BYTES=str(2**62)
+    ).until_ready()
     assert restarted.http.get("/queue").json()["paused"] is True
     assert restarted.task(paused["id"])["wait_reason"] == "paused"
     refused = restarted.http.post("/uploads", content=b"x")
