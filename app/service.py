@@ -7,16 +7,13 @@ attempts a grace period while HTTP still answers, put the rest back into the que
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +33,10 @@ from app.health.clocks import Limits
 from app.health.gpu import GpuReader
 from app.health.oom import OomCounter
 from app.health.resources import ResourceReader
-from app.health.rules import Thresholds
 from app.health.watch import HealthWatch
 from app.intake.blobs import BlobStore
-from app.intake.fetch import FetchLimits
-from app.intake.resolve import Intake, IntakeSettings
-from app.media.info import MediaLimits
+from app.intake.resolve import Intake
+from app.listening import Server, listen, service_file, url_of
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
 from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
@@ -49,7 +44,6 @@ from app.notify.sender import Sender, Timeouts
 from app.notify.signing import key_of, own_secret
 from app.reload import TierControl
 from app.render import registry
-from app.render.contract import Phase
 from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
@@ -59,6 +53,7 @@ from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
+from app.terms import cache_terms, intake_settings, phase_limits, thresholds
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.tiers import DEVICES, Tiers
 from app.views import LiveView, Readiness, Surroundings, TierDesk
@@ -70,7 +65,7 @@ from app.worker.launch import Served
 from app.worker.node import Node
 from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
-from app.worker.settle import CacheTerms, Settler
+from app.worker.settle import Settler
 from app.worker.slots import Slot, SlotPlan
 from app.worker.strays import end_marked
 
@@ -127,7 +122,7 @@ class Service:
         self._attempt_settings = AttemptSettings(
             lease_s=settings.lease_s,
             health_interval_s=settings.health_interval_s,
-            limits=Limits(settings.health_strikes, _phase_limits(settings)),
+            limits=Limits(settings.health_strikes, phase_limits(settings)),
             cancel_grace_s=settings.cancel_grace_s,
             task_lost_s=settings.task_lost_s,
             attempts_dir=self._attempts_dir,
@@ -145,7 +140,7 @@ class Service:
             budget=budget,
             locate=self._locate,
             attempts_dir=self._attempts_dir,
-            cache=_cache_terms(settings),
+            cache=cache_terms(settings),
             confidence_threshold=settings.confidence_threshold,
         )
         self._oom = OomCounter()
@@ -175,7 +170,7 @@ class Service:
                 self.dispatcher, self.pool, self.store, statistics=self.statistics, budget=budget, janitor=self.janitor
             ),
             ResourceReader(disk_free=self.disk.free, gpus=GpuReader()),
-            _thresholds(settings),
+            thresholds(settings),
             interval_s=settings.resource_interval_s,
         )
         self.metrics.watch_health(self.watch)
@@ -195,7 +190,7 @@ class Service:
             seconds=settings.probe_timeout_s,
             memory_bytes=settings.probe_memory_bytes,
         )
-        self.intake = Intake(self.blobs, self.store, self.sandbox, _intake_settings(settings))
+        self.intake = Intake(self.blobs, self.store, self.sandbox, intake_settings(settings))
         self.app = create_app(
             ApiDependencies(
                 store=self.store,
@@ -294,9 +289,9 @@ class Service:
 
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order."""
-        listener = _listen(self.settings.host, self.settings.port)
-        url = _url_of(listener)
-        server = _Server(
+        listener = listen(self.settings.host, self.settings.port)
+        url = url_of(listener)
+        server = Server(
             uvicorn.Config(
                 self.app,
                 log_config=None,
@@ -329,7 +324,7 @@ class Service:
             # What is there now stays: the collector need not walk over it again, request after request.
             gc.collect()
             gc.freeze()
-            with _service_file(self.data_dir / SERVICE_FILE, url):
+            with service_file(self.data_dir / SERVICE_FILE, url):
                 log.info("serving", url=url, node=self.node.id, data_dir=str(self.data_dir), pid=os.getpid())
                 await stop.wait()
         finally:
@@ -361,14 +356,6 @@ class Service:
         self.node.release()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: this service decides when HTTP ends."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _deliverer(
     store: SqlStore, settings: Settings, *, owner: str, data_dir: Path, observer: DeliveryObserver
 ) -> Deliverer:
@@ -394,83 +381,6 @@ def _deliverer(
 
 def _result_cache(store: SqlStore, settings: Settings, data_dir: Path) -> ResultCache | None:
     return ResultCache(store, data_dir, max_bytes=settings.cache_max_bytes) if settings.cache else None
-
-
-def _cache_terms(settings: Settings) -> CacheTerms | None:
-    if not settings.cache:
-        return None
-    return CacheTerms(settings.cache_ttl_s, settings.cache_degraded_ttl_s, settings.cache_max_bytes)
-
-
-def _phase_limits(settings: Settings) -> dict[str, float]:
-    return {phase.value: float(getattr(settings, f"phase_{phase.value}_s")) for phase in Phase}
-
-
-def _thresholds(settings: Settings) -> Thresholds:
-    return Thresholds(
-        disk_low_bytes=settings.disk_low_bytes,
-        queue_age_s=settings.alarm_queue_age_s,
-        success_rate=settings.alarm_success_rate,
-        restarts=settings.alarm_restarts,
-        restart_window_s=settings.alarm_restart_window_s,
-        trend_window_s=settings.alarm_trend_window_s,
-        trend_horizon_s=settings.alarm_trend_horizon_s,
-        worker_memory_limit_bytes=settings.worker_memory_limit_bytes,
-    )
-
-
-def _intake_settings(settings: Settings) -> IntakeSettings:
-    return IntakeSettings(
-        media_roots=settings.media_roots,
-        allow_private_addresses=settings.allow_private_addresses,
-        media=MediaLimits(
-            max_bytes=settings.max_input_bytes,
-            max_pixels=settings.max_input_pixels,
-            max_side=settings.max_input_side,
-            max_seconds=settings.max_input_s,
-        ),
-        fetch=FetchLimits(
-            connect_s=settings.fetch_connect_timeout_s,
-            read_s=settings.fetch_read_timeout_s,
-            total_s=settings.fetch_total_timeout_s,
-        ),
-    )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be named: asyncio switches Nagle's algorithm off only where it reads TCP from the socket, and
-    # with it on, an answer in two writes takes 40 ms longer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    listener.set_inheritable(False)
-    return listener
-
-
-def _url_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
-
-
-@contextlib.contextmanager
-def _service_file(path: Path, url: str) -> Iterator[None]:
-    """Tell other programs on this host where the service listens, while it does."""
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    part.replace(path)
-    try:
-        yield
-    finally:
-        # Another service on this directory may have put its own in place.
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(path.read_text())["pid"] == os.getpid():
-                path.unlink()
 
 
 def _cannot_start(error: Exception) -> int:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,8 +15,6 @@ from app.render import registry
 from app.render.contract import Capabilities
 from app.tiers.cache_key import Contents, cache_key
 from app.tiers.settings import TierSettings
-
-Fallback = Literal["none", "equal", "any"]
 
 DEVICES = "Devices"
 """The group of slots that torch renderers share: one process per device serves all of them. No tier can be named so."""

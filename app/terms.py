@@ -1,0 +1,56 @@
+"""From the settings to the terms on which single parts work: each part knows its own numbers only."""
+
+from __future__ import annotations
+
+from app.config import Settings
+from app.health.rules import Thresholds
+from app.intake.fetch import FetchLimits
+from app.intake.resolve import IntakeSettings
+from app.media.info import MediaLimits
+from app.render.contract import Phase
+from app.worker.settle import CacheTerms
+
+
+def cache_terms(settings: Settings) -> CacheTerms | None:
+    """How results are kept for equal requests; None where they are not."""
+    if not settings.cache:
+        return None
+    return CacheTerms(settings.cache_ttl_s, settings.cache_degraded_ttl_s, settings.cache_max_bytes)
+
+
+def phase_limits(settings: Settings) -> dict[str, float]:
+    """Longest time without movement by phase, seconds."""
+    return {phase.value: float(getattr(settings, f"phase_{phase.value}_s")) for phase in Phase}
+
+
+def thresholds(settings: Settings) -> Thresholds:
+    """From where alarms fire."""
+    return Thresholds(
+        disk_low_bytes=settings.disk_low_bytes,
+        queue_age_s=settings.alarm_queue_age_s,
+        success_rate=settings.alarm_success_rate,
+        restarts=settings.alarm_restarts,
+        restart_window_s=settings.alarm_restart_window_s,
+        trend_window_s=settings.alarm_trend_window_s,
+        trend_horizon_s=settings.alarm_trend_horizon_s,
+        worker_memory_limit_bytes=settings.worker_memory_limit_bytes,
+    )
+
+
+def intake_settings(settings: Settings) -> IntakeSettings:
+    """What inputs may be, and how long fetching one may take."""
+    return IntakeSettings(
+        media_roots=settings.media_roots,
+        allow_private_addresses=settings.allow_private_addresses,
+        media=MediaLimits(
+            max_bytes=settings.max_input_bytes,
+            max_pixels=settings.max_input_pixels,
+            max_side=settings.max_input_side,
+            max_seconds=settings.max_input_s,
+        ),
+        fetch=FetchLimits(
+            connect_s=settings.fetch_connect_timeout_s,
+            read_s=settings.fetch_read_timeout_s,
+            total_s=settings.fetch_total_timeout_s,
+        ),
+    )
