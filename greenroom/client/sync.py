@@ -5,13 +5,13 @@ Callbacks are called in that thread.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from greenroom.client.aio import ATTEMPTS, AsyncClient, OnBytes, OnTask
 from greenroom.client.models import Event, Task, Upload
@@ -33,8 +33,10 @@ class Client(AbstractContextManager["Client"]):
     ) -> None:
         """See `AsyncClient`."""
         self._closed = False
-        self._running = start_blocking_portal()
-        self._portal: BlockingPortal = self._running.__enter__()
+        self._loop = asyncio.new_event_loop()
+        # A daemon: a program that is interrupted must not wait for it.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="greenroom-client", daemon=True)
+        self._thread.start()
         self._client = AsyncClient(url, client_id=client_id, attempts=attempts, timeout_s=timeout_s, headers=headers)
         self.url = self._client.url
 
@@ -51,9 +53,18 @@ class Client(AbstractContextManager["Client"]):
         if self._closed:
             return
         self._closed = True
-        self._portal.call(self._client.close)
-        self._portal.start_task_soon(self._portal.stop, True)  # what another thread still waits for is given up
-        self._running.__exit__(None, None, None)
+        self._run(self._end)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        """Give up what another thread still waits for, and close all connections."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.close()
 
     def upload(self, file: Path, *, on_bytes: OnBytes | None = None) -> Upload:
         """Send a file. See `AsyncClient.upload`."""
@@ -107,7 +118,7 @@ class Client(AbstractContextManager["Client"]):
 
     def cancel(self, task_id: str) -> str:
         """Ask for cancellation. See `AsyncClient.cancel`."""
-        return self._portal.call(self._client.cancel, task_id)
+        return self._run(lambda: self._client.cancel(task_id))
 
     def retry(self, task_id: str, *, idempotency_key: str | None = None) -> Task:
         """Try a failed task again, as a new task."""
@@ -115,15 +126,19 @@ class Client(AbstractContextManager["Client"]):
 
     def queue(self) -> dict[str, Any]:
         """The queue and the slots."""
-        return self._portal.call(self._client.queue)
+        return self._run(self._client.queue)
 
     def tiers(self) -> list[dict[str, Any]]:
         """The tiers, best first."""
-        return self._portal.call(self._client.tiers)
+        return self._run(self._client.tiers)
 
-    def _run(self, work: Callable[[], Awaitable[T]]) -> T:
-        result: T = self._portal.call(work)
-        return result
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        running = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()  # of no effect on what has ended; an interrupted caller waits for nothing any more
+            raise
 
     def _iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         async def step() -> tuple[bool, T | None]:
@@ -132,12 +147,15 @@ class Client(AbstractContextManager["Client"]):
             except StopAsyncIteration:
                 return False, None
 
+        async def close() -> None:
+            await items.aclose()
+
         try:
             while True:
-                more, item = self._portal.call(step)
+                more, item = self._run(step)
                 if not more:
                     return
                 yield item  # type: ignore[misc]
         finally:
             if not self._closed:
-                self._portal.call(items.aclose)
+                self._run(close)
