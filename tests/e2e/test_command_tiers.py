@@ -96,6 +96,7 @@ def start(serve: Any, chain: Chain, **environment: str) -> Service:
         GREENROOM_BACKOFF_CAP_S="0.01",
         GREENROOM_MAX_RETRIES="0",
         GREENROOM_CONFIDENCE_THRESHOLD="0",  # its videos show numbers, not faces
+        GREENROOM_CACHE="false",  # equal requests, and each is to be rendered
         **environment,
     ).until_ready()
 

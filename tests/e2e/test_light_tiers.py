@@ -24,7 +24,7 @@ def maps_torch(pid: int) -> bool:
 def test_warp_and_the_last_resort_in_one_service(serve, tmp_path: Path, portrait, speech):  # R2.4 R2.8 R2.9
     file = tmp_path / "greenroom.toml"
     file.write_text(WARP + STILL.format(slots=2))
-    service = serve("--config", str(file))
+    service = serve("--config", str(file), GREENROOM_CACHE="false")  # equal requests, and each is to be rendered
     until(lambda: [s["state"] for s in slots(service).values()] == ["idle"] * 3, "three slots")
     assert sorted(slots(service)) == ["cpu-0", "last-0", "last-1"]
     assert [maps_torch(slots(service)[name]["pid"]) for name in ("cpu-0", "last-0", "last-1")] == [True, False, False]

@@ -60,7 +60,9 @@ def start(serve, tmp_path):
         file = tmp_path / "greenroom.toml"
         file.write_text(CHAIN.format(duix=duix, comfy=comfy, shared=tmp_path / "shared"))
         # The servers of these tests show no faces: the gate would send their videos on.
-        return serve("--config", str(file), GREENROOM_REHEARSALS="1", GREENROOM_CONFIDENCE_THRESHOLD="0").until_ready()
+        return serve(
+            "--config", str(file), GREENROOM_REHEARSALS="1", GREENROOM_CONFIDENCE_THRESHOLD="0", GREENROOM_CACHE="false"
+        ).until_ready()
 
     return begin
 
