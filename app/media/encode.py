@@ -151,6 +151,8 @@ class VideoWriter:
             return
         self._ended = True
         self._stop.set()
+        with suppress(queue.Full):  # then there is something to wake up for already
+            self._queue.put_nowait(None)
         self._thread.join()
         self._discard()
 
@@ -205,17 +207,18 @@ class VideoWriter:
         """The encoder thread: frames and the sound that belongs beside them, until the end mark."""
         try:
             done = 0
-            while not self._stop.is_set():
-                try:
-                    batch = self._queue.get(timeout=0.2)
-                except queue.Empty:
-                    continue
+            while True:
+                batch = self._queue.get()
+                if self._stop.is_set():
+                    return
                 started = time.perf_counter()
                 if batch is None:
                     self._finish(done)
                     self.encode_seconds += time.perf_counter() - started
                     return
                 for image in batch:
+                    if self._stop.is_set():
+                        return
                     self._encode(image, done)
                     done += 1
                     if self._sound is not None:
