@@ -59,8 +59,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
     submission = await read_submission(request, deps)
     body = submission.body
     refuse_unavailable(body)
-    fallback = body.fallback or default_fallback(body.renderer)
-    check_options(body.renderer, fallback, body.options, deps)
+    check_options(body.renderer, fallback_of(body), body.options, deps)
     key = agreed_key(key, body.request_id)
     remembered = None
     if key is not None:
@@ -68,6 +67,16 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         replayed = await deps.store.afind_replay(remembered)
         if replayed is not None:
             return Created(replayed, replayed=True)
+    task = await ordered(submission, client, request.scope["state"]["trace_id"], deps)
+    created = await admit(task, remembered, deps)
+    hit("created")
+    return created
+
+
+async def ordered(submission: Submission, client: str, trace_id: str, deps: ApiDependencies) -> NewTask:
+    """The task that a submission asks for, its inputs taken in; its options are checked already."""
+    body = submission.body
+    fallback = fallback_of(body)
     require_room(deps)
     callback = await checked_callback(body, deps)
     kinds = deps.tiers.tiers.sources(body.renderer, fallback)
@@ -83,7 +92,7 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
     base = max(now, not_before or 0.0)
     deadline_s = body.deadline_s if body.deadline_s is not None else deps.settings.default_deadline_s
     route = route_of(work, deps)
-    task = NewTask(
+    return NewTask(
         source=source,
         audio=audio,
         renderer=body.renderer,
@@ -96,13 +105,10 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         deadline_at=None if deadline_s is None else base + deadline_s,
         metadata=body.metadata,
         client=client,
-        trace_id=request.scope["state"]["trace_id"],
+        trace_id=trace_id,
         callback=callback,
         cache_keys=() if body.cache is False else await cache_keys(work, route, source, audio, deps),
     )
-    created = await admit(task, remembered, deps)
-    hit("created")
-    return created
 
 
 async def read_submission(request: Request, deps: ApiDependencies) -> Submission:
@@ -193,6 +199,11 @@ def refuse_unavailable(body: GenerateRequest) -> None:
             hint=first.hint,
             errors=errors,
         )
+
+
+def fallback_of(body: GenerateRequest) -> str:
+    """What may serve the task."""
+    return body.fallback or default_fallback(body.renderer)
 
 
 def default_fallback(renderer: str | None) -> str:

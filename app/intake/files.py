@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from app.intake.below import Outside, open_below, real_roots, resolve_below
 from app.intake.blobs import Blob, BlobStore, too_large
 from app.intake.names import display_name
 from app.intake.refusal import refuse
@@ -20,7 +21,6 @@ _CACHE_ENTRIES = 4096
 SETTLE_S = 2.0
 """A file that changed less than this long ago is not remembered: time stamps are coarser than writes."""
 
-_PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)
 _Key = tuple[str, int, int, int, int, int]
 
 
@@ -29,7 +29,7 @@ class LocalFiles:
 
     def __init__(self, blobs: BlobStore, roots: Sequence[Path], *, clock: Callable[[], float] = time.time) -> None:
         self._blobs = blobs
-        self._roots = tuple(os.path.realpath(root) for root in roots)
+        self._roots = real_roots(roots)
         self._clock = clock
         self._known: OrderedDict[_Key, Blob] = OrderedDict()
 
@@ -66,16 +66,14 @@ class LocalFiles:
     def _resolve(self, path: str) -> tuple[str, str]:
         """The root and the path without links and dots. What lies outside is FORBIDDEN whether it exists or not."""
         try:
-            resolved = os.path.realpath(path)
-        except (OSError, ValueError):
-            raise _not_found() from None
-        roots = [r for r in self._roots if resolved == r or resolved.startswith(r.rstrip("/") + "/")]
-        if not roots:
+            return resolve_below(self._roots, path)
+        except Outside:
             hint = "" if self._roots else "No media roots are configured on this service: upload the file."
             raise refuse(
                 FailureCode.INPUT_FORBIDDEN, "The path is not below a media root.", hint, reason="outside_roots"
-            )
-        return max(roots, key=len), resolved
+            ) from None
+        except (OSError, ValueError):
+            raise _not_found() from None
 
     def _remember(self, key: _Key, blob: Blob) -> None:
         # One dict operation each: safe between the store's threads under the interpreter lock.
@@ -101,22 +99,10 @@ def parse_file_uri(uri: str) -> str:
 
 @contextmanager
 def _opened(root: str, resolved: str) -> Iterator[int]:
-    """A descriptor of the file, reached from the root component by component without following any link.
-
-    Between resolving and opening somebody may put a link in the way; then opening fails instead of leading outside.
-    Non-blocking, so that a FIFO cannot hold the thread.
-    """
-    *folders, name = os.path.relpath(resolved, root).split("/")
-    held: list[int] = []
+    """A descriptor of the file. Non-blocking, so that a FIFO cannot hold the thread."""
     try:
-        held.append(os.open(root, _PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        for folder in folders:
-            flags = _PATH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            held.append(os.open(folder, flags, dir_fd=held[-1]))
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        held.append(os.open(name, flags, dir_fd=held[-1]))
+        descriptor = open_below(root, resolved, os.O_RDONLY | os.O_NONBLOCK)
     except PermissionError:
-        _close(held)
         raise refuse(
             FailureCode.INPUT_FORBIDDEN,
             "This service has no permission to read the file.",
@@ -125,17 +111,11 @@ def _opened(root: str, resolved: str) -> Iterator[int]:
         ) from None
     except OSError:
         # Not there, a folder on the way is a file, a link in the way, a socket, a name too long.
-        _close(held)
         raise _not_found() from None
     try:
-        yield held[-1]
+        yield descriptor
     finally:
-        _close(held)
-
-
-def _close(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())
+        os.close(descriptor)
 
 
 def _identity(path: str, status: os.stat_result) -> _Key:
