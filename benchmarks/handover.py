@@ -32,7 +32,9 @@ class Rendered(NamedTuple):
     began: float
     """The renderer's first line."""
     ended: float
-    """The renderer's last line; the check of the file comes after it."""
+    """The renderer's last line."""
+    checking_s: float
+    """How long the finished file was then checked and judged, which is work on the task."""
 
 
 def half_second(path: Path) -> Path:
@@ -47,17 +49,21 @@ def rendered(data_dir: Path, tasks: list[str]) -> list[Rendered]:
     """The successful attempts of `tasks`, by their beginning."""
     with sqlite3.connect(f"file:{data_dir / 'greenroom.db'}?mode=ro", uri=True) as database:
         rows = database.execute(
-            "SELECT task_id, started_at, facts FROM attempts WHERE outcome = 'succeeded'"
+            "SELECT task_id, started_at, facts, stages FROM attempts WHERE outcome = 'succeeded'"
         ).fetchall()
     wanted = set(tasks)
-    found = [(claimed, json.loads(facts)) for task_id, claimed, facts in rows if task_id in wanted]
-    return sorted(Rendered(claimed, facts["began_at"], facts["ended_at"]) for claimed, facts in found)
+    found = [
+        (claimed, json.loads(facts), json.loads(stages)) for task_id, claimed, facts, stages in rows if task_id in wanted
+    ]
+    return sorted(
+        Rendered(claimed, facts["began_at"], facts["ended_at"], stages["check"] + stages["judge"])
+        for claimed, facts, stages in found
+    )
 
 
 def turnaround(running: Running, data_dir: Path, source: str, audio: str) -> dict[str, Any]:
-    """With `JOBS` tasks queued for one slot: from the last line of a render to the next claim and the next first line.
-
-    The check of the finished file lies in between and is part of it. Milliseconds.
+    """With `JOBS` tasks queued for one slot: from the last line of a render to the next first line, its parts, and the
+    same without the check of the finished file, which lies in between and is work on the task. Milliseconds.
     """
     running.wait(running.generate(source=source, audio=audio, options=NO_OP)["id"])
     running.client.post("/queue/pause").raise_for_status()
@@ -71,6 +77,10 @@ def turnaround(running: Running, data_dir: Path, source: str, audio: str) -> dic
     pairs = list(pairwise(spans))
     return {
         "last_line_to_first_line_ms": summary([later.began - earlier.ended for earlier, later in pairs], 1000),
+        "checked_to_first_line_ms": summary(
+            [later.began - earlier.ended - earlier.checking_s for earlier, later in pairs], 1000
+        ),
+        "checking_ms": summary([span.checking_s for span in spans], 1000),
         "last_line_to_claim_ms": summary([later.claimed - earlier.ended for earlier, later in pairs], 1000),
         "claim_to_first_line_ms": summary([span.began - span.claimed for span in spans], 1000),
         "renderer_ms": summary([span.ended - span.began for span in spans], 1000),

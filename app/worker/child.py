@@ -221,8 +221,9 @@ def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporte
     try:
         result = renderers.get(run.tier).render(job, reporter)
         reporter.report(Phase.ENCODE, result.frames, result.frames)
-        checks = check_output(result, job)
         began = time.monotonic()
+        checks = check_output(result, job)
+        checked = time.monotonic()
         judgement = gate.judge(
             job,
             result,
@@ -234,7 +235,8 @@ def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporte
     except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
         failure = classify_exception(error)
     else:
-        return _finished(run, result, checks, judgement, time.monotonic() - began)
+        spent = {"check": checked - began, "judge": time.monotonic() - checked}
+        return _finished(run, result, checks, judgement, spent)
     if failure.code is FailureCode.GPU_OOM:
         # The process stays. Not before the error is forgotten: its traceback holds the tensors of the render.
         free_device_memory()
@@ -242,7 +244,7 @@ def _render(renderers: _Renderers, gate: Gate, run: wire.Run, reporter: _Reporte
 
 
 def _finished(
-    run: wire.Run, result: RenderResult, checks: dict[str, Any], judgement: Judgement, judged_s: float
+    run: wire.Run, result: RenderResult, checks: dict[str, Any], judgement: Judgement, spent: dict[str, float]
 ) -> wire.Finished:
     return wire.Finished(
         task_id=run.task_id,
@@ -254,7 +256,7 @@ def _finished(
         width=result.width,
         height=result.height,
         seconds=result.seconds,
-        stages={**result.stages, "judge": judged_s},
+        stages={**result.stages, **spent},
         facts={**result.facts, "peak_memory_bytes": peak_memory()},
         checks=checks | judgement.values,
         scores=judgement.scores,
