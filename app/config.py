@@ -139,6 +139,14 @@ class Settings(BaseSettings):
     webhook_concurrency_per_endpoint: PositiveInt = 4
     webhook_progress_s: Positive = Field(10.0, description="The least time between two notices of progress of a task.")
 
+    # -- addresses of other servers
+    drop_in_duix_dir: Path | None = Field(
+        None, description="Serve `/easy/submit` and `/easy/query` over this folder, which their callers share."
+    )
+    drop_in_save_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Serve `/human/generate`, for paths below these folders."
+    )
+
     # -- leases, health, retries (numbers from the origin)
     lease_s: Positive = 30.0
     health_interval_s: Positive = 5.0
@@ -170,7 +178,13 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "slots", "threads_per_slot", "spares", "wav2lip_checkpoint", "worker_memory_limit_bytes", mode="before"
+        "slots",
+        "threads_per_slot",
+        "spares",
+        "wav2lip_checkpoint",
+        "worker_memory_limit_bytes",
+        "drop_in_duix_dir",
+        mode="before",
     )
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
@@ -188,10 +202,20 @@ class Settings(BaseSettings):
             key_of(secret.get_secret_value())
         return value
 
-    @field_validator("media_roots", mode="before")
+    @field_validator("media_roots", "drop_in_save_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("drop_in_duix_dir", "drop_in_save_roots")
+    @classmethod
+    def _apart_from_data(cls, value: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data_dir", Path()).resolve()
+        for folder in (value,) if isinstance(value, Path) else value or ():
+            real = folder.resolve()
+            if data.is_relative_to(real) or real.is_relative_to(data):
+                raise ValueError(f"callers write to {folder}: it must neither hold `data_dir` nor lie in it")
+        return value
 
     def renderer_settings(self) -> dict[str, str]:
         """What renderers are told of these settings; each takes what is its own."""

@@ -53,7 +53,7 @@ from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
-from app.terms import cache_terms, intake_settings, phase_limits, thresholds
+from app.terms import cache_terms, drop_in, intake_settings, phase_limits, thresholds
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.tiers import DEVICES, Tiers
 from app.views import LiveView, Readiness, Surroundings, TierDesk
@@ -216,6 +216,7 @@ class Service:
                 statistics=self.statistics,
                 health=self.watch,
                 cache=_result_cache(self.store, settings, self.data_dir),
+                drop_in=drop_in(settings),
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.api.drop_in.terms import DropIn
 from app.config import Settings
 from app.health.rules import Thresholds
 from app.intake.fetch import FetchLimits
@@ -40,7 +41,7 @@ def thresholds(settings: Settings) -> Thresholds:
 def intake_settings(settings: Settings) -> IntakeSettings:
     """What inputs may be, and how long fetching one may take."""
     return IntakeSettings(
-        media_roots=settings.media_roots,
+        media_roots=(*settings.media_roots, *((duix_dir,) if (duix_dir := settings.drop_in_duix_dir) else ())),
         allow_private_addresses=settings.allow_private_addresses,
         media=MediaLimits(
             max_bytes=settings.max_input_bytes,
@@ -54,3 +55,8 @@ def intake_settings(settings: Settings) -> IntakeSettings:
             total_s=settings.fetch_total_timeout_s,
         ),
     )
+
+
+def drop_in(settings: Settings) -> DropIn:
+    """The addresses of other servers that are served too."""
+    return DropIn(settings.drop_in_duix_dir, settings.drop_in_save_roots, settings.result_ttl_s)

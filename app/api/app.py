@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from app.api import errors
 from app.api.answering import ProblemDetails, problems
 from app.api.docs_page import render_docs
+from app.api.drop_in import duix, human
 from app.api.holding import Holding
 from app.api.middleware import RequestContext
 from app.api.models import CallbackRequest
@@ -69,22 +70,27 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         tiers.router(deps),
     ):
         app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
+    if deps.drop_in.duix_dir is not None:
+        app.include_router(duix.router(deps, holding, deps.drop_in.duix_dir))
+    if deps.drop_in.save_roots:
+        app.include_router(human.router(deps, waiters), responses=problems(422))
     app.include_router(page.router())
     app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.
-    _describe(app)
+    _describe(app, deps)
     errors.install(app)
     app.add_middleware(RequestContext, observe=deps.observe_request)
     return app
 
 
-def _describe(app: FastAPI) -> None:
+def _describe(app: FastAPI, deps: ApiDependencies) -> None:
     """OpenAPI with the models that routes read by hand, and a page made of it that needs no network."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            for model in (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails, *review.MODELS):
+            by_hand = (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails, *review.MODELS)
+            for model in (*by_hand, *((human.HumanRequest,) if deps.drop_in.save_roots else ())):
                 described = model.model_json_schema(ref_template=_REF)
                 described.pop("$defs", None)
                 schemas[model.__name__] = described

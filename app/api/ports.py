@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.api.caching import ResultCache
+from app.api.drop_in.terms import DropIn
 from app.health.alarms import Alarms
 from app.health.resources import Resources
 from app.intake.resolve import Intake
@@ -212,4 +213,6 @@ class ApiDependencies:
     health: HealthView = field(default_factory=_Unwatched)
     cache: ResultCache | None = None
     """Where results are served again; None: every task is rendered."""
+    drop_in: DropIn = field(default_factory=DropIn)
+    """The addresses of other servers that are served too."""
     clock: Callable[[], float] = time.time

@@ -48,6 +48,12 @@ class ProblemCode(StrEnum):
     DISK_LOW = "DISK_LOW"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     CLIENT_DISCONNECTED = "CLIENT_DISCONNECTED"
+    SAVE_PATH_INVALID = "SAVE_PATH_INVALID"
+    SAVE_PATH_TAKEN = "SAVE_PATH_TAKEN"
+    SAVE_FAILED = "SAVE_FAILED"
+    TASK_FAILED = "TASK_FAILED"
+    TASK_CANCELLED = "TASK_CANCELLED"
+    SERVICE_STOPPING = "SERVICE_STOPPING"
     TIER_NOT_FOUND = "TIER_NOT_FOUND"
     CONFIGURATION_INVALID = "CONFIGURATION_INVALID"
     NOT_FOUND = "NOT_FOUND"
@@ -133,6 +139,20 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
         503, "The database cannot be used now", "Nothing was written; send it again after Retry-After seconds.", True
     ),
     _P.CLIENT_DISCONNECTED: ProblemRow(400, "The request ended before it was complete", "Send it again.", True),
+    _P.SAVE_PATH_INVALID: ProblemRow(
+        422, "The video cannot be saved at this path", "Name an .mp4 file below a folder that the operator opened."
+    ),
+    _P.SAVE_PATH_TAKEN: ProblemRow(
+        409, "Another file lies at the path", "Name another path, or remove that file: none is written over."
+    ),
+    _P.SAVE_FAILED: ProblemRow(
+        503, "The video is made, but could not be saved", "Ask again when the folder can be written: it is kept.", True
+    ),
+    _P.TASK_FAILED: ProblemRow(500, "The task has failed", "GET the task: its attempts say why."),
+    _P.TASK_CANCELLED: ProblemRow(409, "The task was cancelled", "Send it again if the video is still wanted."),
+    _P.SERVICE_STOPPING: ProblemRow(
+        503, "The service is stopping", "The task stays: send the same request again when the service is back.", True
+    ),
     _P.TIER_NOT_FOUND: ProblemRow(404, "There is no such tier", "GET /tiers lists them."),
     _P.CONFIGURATION_INVALID: ProblemRow(
         409, "The configuration cannot be used", "Correct it and reload again: the tiers stay as they were."

@@ -33,6 +33,11 @@ class TaskWaiters:
             for event in events:
                 event.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the service is asked to stop."""
+        return self._closed
+
     async def until_terminal(self, task_id: str, seconds: float) -> TaskRecord | None:
         """The task once it is terminal, or as it is after `seconds` or at `close`. None if there is no such task.
 

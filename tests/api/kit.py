@@ -19,6 +19,7 @@ import uvicorn
 
 from app.api.app import create_app
 from app.api.caching import ResultCache
+from app.api.drop_in.terms import DropIn
 from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, ReloadRefused, SlotView
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
@@ -285,6 +286,7 @@ class ApiFactory:
         limits: MediaLimits | None = None,
         prober: Any = None,
         cached: bool = False,
+        drop_in: DropIn | None = None,
         **settings: Any,
     ) -> Api:
         data_dir = self._folder / f"data{len(self._running)}"
@@ -317,6 +319,7 @@ class ApiFactory:
             disk=disk,
             check_target=TargetGuard(allow_private=allow_private_addresses).check,
             cache=ResultCache(store, data_dir, max_bytes=10**9) if cached else None,
+            drop_in=drop_in or DropIn(),
         )
         app = create_app(deps)
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False))
