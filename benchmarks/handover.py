@@ -53,7 +53,9 @@ def rendered(data_dir: Path, tasks: list[str]) -> list[Rendered]:
         ).fetchall()
     wanted = set(tasks)
     found = [
-        (claimed, json.loads(facts), json.loads(stages)) for task_id, claimed, facts, stages in rows if task_id in wanted
+        (claimed, json.loads(facts), json.loads(stages))
+        for task_id, claimed, facts, stages in rows
+        if task_id in wanted
     ]
     return sorted(
         Rendered(claimed, facts["began_at"], facts["ended_at"], stages["check"] + stages["judge"])
