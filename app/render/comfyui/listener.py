@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,15 +22,14 @@ _AGAIN_S = 2.0
 class ProgressListener:
     """Listens as `client_id`. `changed` is set with every word of the prompt, `fraction` is how far its nodes are."""
 
-    def __init__(self, settings: RemoteSettings, client_id: str, nodes: int) -> None:
-        """`nodes`: how many nodes the workflow has."""
+    def __init__(self, settings: RemoteSettings, client_id: str, nodes: Iterable[str]) -> None:
+        """`nodes`: ids of the workflow's nodes. Others, which nodes of some kinds put in their place, do not count."""
         self._settings = settings
         self._url = "ws" + settings.url.removeprefix("http") + "/ws?" + urlencode({"clientId": client_id})
-        self._nodes = max(nodes, 1)
+        self._reached = dict.fromkeys(nodes, 0.0)
         self._prompt = ""
-        self._done: set[str] = set()
         self._node = ""
-        self._current = 0.0
+        self._tells_states = False
         self.changed = asyncio.Event()
         self.words = ""
         """The last word, for the silence clock: any other word is a change."""
@@ -44,7 +43,7 @@ class ProgressListener:
     @property
     def fraction(self) -> float:
         """Between 0 and 1, as far as it is known."""
-        return min((len(self._done - {""}) + self._current) / self._nodes, 1.0)
+        return sum(self._reached.values()) / max(len(self._reached), 1)
 
     async def listen(self) -> None:
         """Listen until cancelled; connect again where the connection ends."""
@@ -83,15 +82,30 @@ class ProgressListener:
             self.changed.set()
 
     def _count(self, kind: str, data: Mapping[str, Any]) -> None:
-        if kind == "execution_cached" and isinstance(data.get("nodes"), list):
-            self._done.update(map(str, data["nodes"]))
+        if kind == "progress_state" and isinstance(data.get("nodes"), Mapping):
+            self._tells_states = True  # all nodes in every message: nothing is missed before the connection stands
+            for node, state in data["nodes"].items():
+                if isinstance(state, Mapping):
+                    self._reach(node, 1.0 if state.get("state") == "finished" else _share(state))
+        elif kind == "execution_cached" and isinstance(data.get("nodes"), list):
+            for node in data["nodes"]:
+                self._reach(node, 1.0)
         elif kind == "executed":
-            self._done.add(str(data.get("node")))
-            self._current = 0.0
+            self._reach(data.get("node"), 1.0)
         elif kind == "executing":
-            self._done.add(self._node)  # only nodes with an output of their own are told as executed
-            self._node, self._current = str(data.get("node")), 0.0
+            if not self._tells_states:
+                self._reach(self._node, 1.0)  # servers of old tell only nodes with an output of their own as executed
+            self._node = str(data.get("node"))
         elif kind == "progress":
-            value, most = data.get("value"), data.get("max")
-            if isinstance(value, int | float) and isinstance(most, int | float) and most > 0:
-                self._current = min(max(value / most, 0.0), 1.0)
+            self._reach(data.get("node") or self._node, _share(data))
+
+    def _reach(self, node: object, share: float) -> None:
+        if str(node) in self._reached:
+            self._reached[str(node)] = share
+
+
+def _share(told: Mapping[str, Any]) -> float:
+    value, most = told.get("value"), told.get("max")
+    if isinstance(value, int | float) and isinstance(most, int | float) and most > 0:
+        return min(max(value / most, 0.0), 1.0)
+    return 0.0

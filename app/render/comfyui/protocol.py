@@ -39,13 +39,17 @@ def uploaded(answer: Mapping[str, Any]) -> str:
 
 
 def prompt_id(answer: Mapping[str, Any]) -> str:
-    """The id of an accepted prompt. Raises UPSTREAM_REJECTED for errors of single nodes, which would lack an output."""
-    if errors := answer.get("node_errors"):
-        raise rejected(errors)
+    """The id under which the server has queued a prompt."""
     made = answer.get("prompt_id")
     if not isinstance(made, str) or not made:
         raise unexpected("/prompt", answer)
     return made
+
+
+def check_taken(answer: Mapping[str, Any]) -> None:
+    """Raise UPSTREAM_REJECTED where a prompt was queued without the outputs whose nodes have errors."""
+    if errors := answer.get("node_errors"):
+        raise rejected(errors)
 
 
 def rejected(node_errors: Any, words: str = "") -> CodedError:

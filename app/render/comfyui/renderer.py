@@ -19,9 +19,10 @@ from app.media.pictures import is_picture
 from app.media.speech_wav import RATE, write_speech_wav
 from app.render.comfyui.listener import ProgressListener
 from app.render.comfyui.options import ComfyOptions, ComfySettings
-from app.render.comfyui.protocol import check, output_of, place, prompt_id, rejection_of, uploaded
+from app.render.comfyui.protocol import check, check_taken, output_of, place, prompt_id, rejection_of, uploaded
 from app.render.comfyui.workflow import fill, load_workflow, names
 from app.render.contract import Phase, Progress, RenderJob
+from app.render.remote.errors import surely_not_taken
 from app.render.remote.peer import Context, Peer, Refused
 from app.render.remote.renderer import RemoteRenderer
 from app.render.remote.waiting import Patience
@@ -32,6 +33,7 @@ _FOLDER = "greenroom"
 """Our uploads' subfolder on the server."""
 _TIDY_S = 1.5
 """For what a cancelled render still asks of the server: it has `cancel_grace_s` in all."""
+_TIDY_LOOK_S = 0.1
 
 
 class ComfyRenderer(RemoteRenderer[ComfySettings]):
@@ -49,20 +51,24 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
         """See `RemoteRenderer.remote`."""
         workflow = load_workflow(self.own.workflow)
         client = uuid.uuid4().hex
-        listener = ProgressListener(self.own, client, len(workflow))
+        listener = ProgressListener(self.own, client, workflow)
         progress.report(Phase.FETCH, 0, 0)
         filled = fill(workflow, await self._values(job, progress, peer, context, names(workflow), client))
         listening = asyncio.ensure_future(listener.listen())
-        queueing = asyncio.ensure_future(self._queue(peer, context, filled, client))
+        # Chosen here, so that a prompt whose acceptance was not heard can be found, or withdrawn.
+        prompt = str(uuid.uuid4())
+        queueing = asyncio.ensure_future(self._queue(peer, context, filled, client, prompt))
         try:
-            # A cancel must not cut the submission off: without its answer nobody knows what to withdraw.
-            prompt = await asyncio.shield(queueing)
+            # A cancel must not cut the submission off: servers of old choose the id themselves.
+            answer = await asyncio.shield(queueing)
+            prompt = prompt_id(answer)
+            check_taken(answer)
             listener.follow(prompt)
             record = await self._wait(peer, context, progress, prompt, listener)
             check(record)
             await self._fetch(peer, context, progress, record, result)
         except BaseException:
-            await self._withdraw(peer, context, queueing)
+            await self._withdraw(peer, context, queueing, prompt)
             raise
         finally:
             listening.cancel()
@@ -110,27 +116,35 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
 
     async def _upload(self, peer: Peer, context: Context, path: Path, suffix: str) -> str:
         """Send a file; the name that nodes know it by. Named by its content: the server keeps equal ones once."""
-        content = await asyncio.to_thread(path.read_bytes)
-        name = hashlib.sha256(content).hexdigest()[:32] + suffix
-        answer = await peer.call(
-            context,
-            "upload",
-            "POST",
-            "/upload/image",  # of any file, in spite of its name
-            allowed_s=self.own.transfer_s,
-            files={"image": (name, content, "application/octet-stream")},
-            data={"type": "input", "subfolder": _FOLDER},
-        )
+        with path.open("rb") as file:
+            digest = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+            answer = await peer.call(
+                context,
+                "upload",
+                "POST",
+                "/upload/image",  # of any file, in spite of its name
+                allowed_s=self.own.transfer_s,
+                files={"image": (digest.hexdigest()[:32] + suffix, file, "application/octet-stream")},
+                data={"type": "input", "subfolder": _FOLDER},
+            )
         return uploaded(answer)
 
-    async def _queue(self, peer: Peer, context: Context, workflow: dict[str, Any], client: str) -> str:
-        order = {"prompt": workflow, "client_id": client}
+    async def _queue(
+        self, peer: Peer, context: Context, workflow: dict[str, Any], client: str, prompt: str
+    ) -> dict[str, Any]:
+        """What the server answers to the prompt, or would have: if its answer is lost, whether it is there tells."""
+        order = {"prompt": workflow, "client_id": client, "prompt_id": prompt}
         try:
-            return prompt_id(await peer.call(context, "prompt", "POST", "/prompt", repeatable=False, json=order))
-        except Refused as error:
-            if (told := rejection_of(error.body)) is None:
+            return await peer.call(context, "prompt", "POST", "/prompt", repeatable=False, json=order)
+        except CodedError as error:
+            if isinstance(error, Refused) and (told := rejection_of(error.body)) is not None:
+                raise told from error
+            if surely_not_taken(error):
                 raise
-            raise told from error
+            with suppress(CodedError):  # the first error says more
+                if await self._place(peer, context, prompt) or await self._record(peer, context, prompt):
+                    return {"prompt_id": prompt}
+            raise
 
     async def _wait(
         self, peer: Peer, context: Context, progress: Progress, prompt: str, listener: ProgressListener
@@ -145,7 +159,7 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
             try:
                 record = await self._record(peer, context, prompt)
                 # An empty history says nothing: waiting, running, unknown and deleted prompts all have none.
-                where = "" if record else place(await peer.call(context, "queue", "GET", "/queue"), prompt)
+                where = "" if record else await self._place(peer, context, prompt)
                 if not record and not where:  # it may have ended between the two looks
                     record = await self._record(peer, context, prompt)
             except CodedError as error:
@@ -173,6 +187,9 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
         record = (await peer.call(context, "history", "GET", f"/history/{prompt}")).get(prompt)
         return record if isinstance(record, dict) else {}
 
+    async def _place(self, peer: Peer, context: Context, prompt: str) -> str:
+        return place(await peer.call(context, "queue", "GET", "/queue"), prompt)
+
     async def _fetch(
         self, peer: Peer, context: Context, progress: Progress, record: dict[str, Any], result: Path
     ) -> None:
@@ -188,16 +205,25 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
         with suppress(CodedError):
             await peer.call(context, "forget", "POST", "/history", allowed_s=_TIDY_S, json={"delete": [prompt]})
 
-    async def _withdraw(self, peer: Peer, context: Context, queueing: asyncio.Future[str]) -> None:
+    async def _withdraw(
+        self, peer: Peer, context: Context, queueing: asyncio.Future[dict[str, Any]], prompt: str
+    ) -> None:
         """End this prompt, and no other, on the server; best effort. `/interrupt` answers 200 whatever it did."""
         with suppress(CodedError, TimeoutError):
             async with asyncio.timeout(_TIDY_S):
-                prompt = await queueing
-                where = place(await peer.call(context, "queue", "GET", "/queue"), prompt)
+                try:
+                    prompt = prompt_id(await queueing)
+                except CodedError as error:
+                    if error.failure.detail.get("reason") == "workflow" or surely_not_taken(error):
+                        return
+                where = await self._place(peer, context, prompt)
                 if where == "pending":
                     await peer.call(context, "delete", "POST", "/queue", json={"delete": [prompt]})
-                    where = place(await peer.call(context, "queue", "GET", "/queue"), prompt)
+                    where = await self._place(peer, context, prompt)
                 if where == "running":
                     # Servers of old know no id here and interrupt what runs, which is this one.
                     await peer.call(context, "interrupt", "POST", "/interrupt", json={"prompt_id": prompt})
+                while where == "running":  # it ends between two nodes; only then it has a record to forget
+                    await asyncio.sleep(_TIDY_LOOK_S)
+                    where = await self._place(peer, context, prompt)
                 await self._forget(peer, context, prompt)

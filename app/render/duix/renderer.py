@@ -14,6 +14,7 @@ from app.render.contract import Phase, Progress, RenderJob
 from app.render.duix.exchange import Exchange, default_result
 from app.render.duix.options import DuixOptions, DuixSettings
 from app.render.duix.protocol import FAILED, RUNNING, Standing, accepted, failed, standing
+from app.render.remote.errors import surely_not_taken
 from app.render.remote.peer import Context, Peer
 from app.render.remote.renderer import RemoteRenderer
 from app.render.remote.waiting import Patience
@@ -22,8 +23,6 @@ from app.retry.taxonomy import CodedError, FailureCode
 
 _APPEARS_S = 10.0
 """A result that is reported may show up this much later in a folder mounted over a network."""
-
-_NOT_SENT = ("connect", "connect_timeout")
 
 
 class DuixRenderer(RemoteRenderer[DuixSettings]):
@@ -166,9 +165,7 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
 
 def _is_refused(error: CodedError) -> bool:
     """Whether a submission that failed was surely not taken."""
-    detail = error.failure.detail
-    status = detail.get("status", 0)
-    return "answer" in detail or 400 <= status < 500 or status == 503 or detail.get("reason") in _NOT_SENT
+    return "answer" in error.failure.detail or surely_not_taken(error)
 
 
 def _is_over(error: CodedError) -> bool:

@@ -81,6 +81,13 @@ def may_pass(error: BaseException, *, repeatable: bool) -> bool:
     return repeatable and code in (FailureCode.UPSTREAM_TIMEOUT, FailureCode.UPSTREAM_CONNECTION)
 
 
+def surely_not_taken(error: CodedError) -> bool:
+    """Whether a submission that failed was refused or never reached the server. Otherwise it may have been taken."""
+    detail = error.failure.detail
+    status = detail.get("status", 0)
+    return 400 <= status < 500 or status == 503 or detail.get("reason") in ("connect", "connect_timeout")
+
+
 def retry_after(value: str) -> float | None:
     """Seconds that a `Retry-After` asks for (a number or a date, RFC 9110), at most an hour; None if malformed."""
     value = value.strip()

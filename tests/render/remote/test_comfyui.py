@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +20,7 @@ from app.render.comfyui.renderer import ComfyRenderer
 from app.render.comfyui.workflow import READY, load_workflow
 from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
 from app.retry.taxonomy import CodedError, Failure
+from tests.media.makers import write_wav
 from tests.render.remote.comfy_server import ComfyServer
 from tests.render.remote.conftest import Listener
 from tests.render.remote.rough_peer import answer, silent
@@ -99,14 +102,24 @@ def test_an_equal_task_is_not_served_the_old_file(studio, picture, speech):
 
 
 def test_a_renamed_upload_is_used_by_its_new_name(studio, picture, speech):
-    studio.server.rename = True
     studio.render(studio.job(picture, speech))
-    assert studio.server.prompts[0]["prompt"]["1"]["inputs"]["image"].startswith("greenroom/renamed (1) ")
+    name = studio.server.prompts[0]["prompt"]["1"]["inputs"]["image"]
+    studio.server.uploads[name] = b"half of it"
+    studio.render(studio.job(picture, speech))
+    assert studio.server.prompts[1]["prompt"]["1"]["inputs"]["image"] == name.replace(".png", " (1).png")
+    assert studio.server.uploads[name] == b"half of it"
 
 
-@pytest.mark.parametrize("sockets", [True, False])
-def test_progress_comes_by_socket_and_the_end_without_one_too(studio, picture, speech, sockets):
-    studio.server.sockets = sockets
+def test_a_file_that_the_server_finds_too_large_is_told_with_its_words(studio, picture, speech):
+    studio.server.largest_upload = 1000
+    failure = studio.fails(studio.job(picture, speech))
+    assert (failure.code, failure.detail["status"]) == ("UPSTREAM_REJECTED", 413)
+    assert "Maximum request body size 1000 exceeded" in failure.message
+
+
+@pytest.mark.parametrize(("sockets", "states"), [(True, True), (True, False), (False, False)])
+def test_progress_comes_by_socket_and_the_end_without_one_too(studio, picture, speech, sockets, states):
+    studio.server.sockets, studio.server.states = sockets, states
     studio.server.step_s = 0.05
     studio.render(studio.job(picture, speech))
     seen = [done for phase, done, _ in studio.listener.reports if phase is Phase.RENDER]
@@ -145,6 +158,59 @@ def test_a_prompt_that_somebody_else_interrupted_is_told_as_such(studio, picture
     studio.server.interrupted_by_others = True
     failure = studio.fails(studio.job(picture, speech))
     assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_5XX", "interrupted")
+
+
+def test_a_node_that_the_server_does_not_have_is_named(studio, tmp_path, picture, speech):
+    path = tmp_path / "mine.json"
+    nodes = {"7": {"class_type": "TalkingHead", "inputs": {"a": "{image} {audio} {prefix}"}}}
+    path.write_text(json.dumps(nodes))
+    studio.build(workflow=str(path))
+    failure = studio.fails(studio.job(picture, speech))
+    assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_REJECTED", "workflow")
+    assert "node TalkingHead does not exist.: Node ID '#7'" in failure.message
+
+
+def test_more_frames_than_the_ready_workflow_can_repeat_are_told_as_such(studio, picture, tmp_path):
+    long = write_wav(tmp_path / "long.wav", np.zeros(round(16_000 * 69.0)), rate=16_000)
+    failure = studio.fails(studio.job(picture, long, fps=60.0))
+    assert failure.code == "UPSTREAM_REJECTED"
+    assert "node 3 (RepeatImageBatch): Value 4140 bigger than max of 4096: amount" in failure.message
+
+
+def test_a_prompt_that_was_taken_without_some_outputs_is_withdrawn(studio, picture, speech):
+    errors = [{"type": "value_not_in_list", "message": "Value not in list", "details": "codec: 'x' not in []"}]
+    studio.server.node_errors = {"5": {"class_type": "SaveVideo", "errors": errors}}
+    studio.server.some_outputs_work = studio.server.held = True
+    failure = studio.fails(studio.job(picture, speech))
+    assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_REJECTED", "workflow")
+    assert (studio.server.pending, studio.server.running, studio.server.history) == ([], "", {})
+
+
+def test_a_prompt_whose_acceptance_was_lost_is_found_by_its_id_and_not_sent_again(studio, picture, speech):
+    studio.server.answers_lost = 1
+    studio.render(studio.job(picture, speech))
+    assert studio.server.count("prompt") == 1
+
+
+def test_a_prompt_of_a_server_that_was_killed_is_lost_and_the_next_one_is_served(studio, picture, speech):
+    server = studio.server
+    server.held = True
+    again = threading.Timer(0.0, server.start)
+
+    def killed() -> bool:
+        if server.running:
+            server.die()
+            server.held = False
+            again.start()
+        return False
+
+    studio.build(unreachable_s=10.0)
+    studio.listener.cancel_when = killed
+    failure = studio.fails(studio.job(picture, speech))
+    again.join()
+    assert failure.code == "TASK_LOST"
+    studio.listener.cancel_when = lambda: False
+    studio.render(studio.job(picture, speech))
 
 
 def test_a_workflow_that_is_not_taken_names_its_nodes(studio, picture, speech):
@@ -188,6 +254,7 @@ def test_a_cancel_interrupts_the_running_prompt_by_its_id(studio, picture, speec
         studio.renderer.render(studio.job(picture, speech), studio.listener)
     assert time.monotonic() - began < 5
     assert [set(asked) for asked in server.interrupts] == [{"prompt_id"}]
+    assert (server.running, server.history) == ("", {})  # nor does its record stay
 
 
 def test_a_cancel_takes_a_waiting_prompt_from_the_queue_and_touches_no_other(studio, picture, speech):
