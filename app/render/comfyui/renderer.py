@@ -25,7 +25,7 @@ from app.render.contract import Phase, Progress, RenderJob
 from app.render.remote.errors import surely_not_taken
 from app.render.remote.peer import Context, Peer, Refused
 from app.render.remote.renderer import RemoteRenderer
-from app.render.remote.waiting import Patience
+from app.render.remote.waiting import Patience, to_its_end
 from app.render.vanished import Presence
 from app.retry.taxonomy import CodedError, FailureCode
 
@@ -68,7 +68,7 @@ class ComfyRenderer(RemoteRenderer[ComfySettings]):
             check(record)
             await self._fetch(peer, context, progress, record, result)
         except BaseException:
-            await self._withdraw(peer, context, queueing, prompt)
+            await to_its_end(self._withdraw(peer, context, queueing, prompt))
             raise
         finally:
             listening.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from app.render.contract import Cancelled, Progress
@@ -34,6 +35,19 @@ async def until_cancelled(work: Coroutine[Any, Any, T], progress: Progress) -> T
         task.cancel()
         await asyncio.wait({task})
         raise
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, which bounds its own time, whatever cancels the caller meanwhile.
+
+    A cancel may be heard twice: by the render, in a report of its progress, and by `until_cancelled`. The second must
+    not cut off what the first has begun to tidy up.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    task.result()
 
 
 class Patience:

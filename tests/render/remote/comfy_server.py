@@ -36,6 +36,8 @@ class ComfyServer:
         folder.mkdir()
         self.step_s = 0.02
         self.held = False
+        self.answer_s = 0.0
+        """How long it takes to tell its queue."""
         self.sockets = True
         """Whether there is a WebSocket."""
         self.states = True
@@ -183,6 +185,7 @@ class ComfyServer:
 
     async def _queue(self, _request: Request) -> Response:
         self.calls.append("queue")
+        await asyncio.sleep(self.answer_s)
         return JSONResponse(
             {
                 "queue_running": [self._item(self.running)] if self.running else [],

@@ -257,6 +257,24 @@ def test_a_cancel_interrupts_the_running_prompt_by_its_id(studio, picture, speec
     assert (server.running, server.history) == ("", {})  # nor does its record stay
 
 
+def test_a_cancel_that_is_heard_twice_still_takes_the_prompt_back(studio, picture, speech, monkeypatch):
+    server, listener = studio.server, studio.listener
+    server.held, server.answer_s = True, 0.3  # longer than between two looks at the cancel flag
+    heard: list[Phase] = []
+    tell = listener.report
+
+    def report(phase: Phase, done: int, total: int) -> None:
+        if phase is Phase.RENDER and server.running:
+            heard.append(phase)
+        tell(phase, done, total)
+
+    monkeypatch.setattr(listener, "report", report)
+    listener.cancel_when = lambda: bool(heard)
+    with pytest.raises(Cancelled):
+        studio.renderer.render(studio.job(picture, speech), listener)
+    assert (len(server.interrupts), server.running) == (1, "")
+
+
 def test_a_cancel_takes_a_waiting_prompt_from_the_queue_and_touches_no_other(studio, picture, speech):
     server = studio.server
     server.held = True
