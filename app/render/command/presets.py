@@ -1,7 +1,7 @@
 """What is known of the command lines of well-known programs; `preset` fills in what a tier does not say itself.
 
-Sources: the inference scripts of each project as they stood in autumn 2025 (docs/command.md names them). Their weights
-and code are the operator's to bring, under their own licences.
+Sources: the inference scripts of each project as they stood in autumn 2025 (docs/command.md names the commits). Their
+weights and code are the operator's to bring, under their own licences.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ PresetName = Literal["ditto", "latentsync", "musetalk", "sadtalker", "wav2lip"]
 
 _TQDM = r"(?P<done>\d+)/(?P<total>\d+) \["
 """The bar of tqdm: `45%|####      | 9/20 [00:03<00:04, 2.5it/s]`."""
+
+
+def _bar(name: str) -> str:
+    """The bar of that name tells how far it is; any other bar is a move and no more: programs have one per stage."""
+    return rf"{name}.*?{_TQDM}|\d+/\d+ \["
+
+
 _SILENCE_S = 300.0
 """Loading models takes minutes from a cold disk, and says nothing."""
 
@@ -22,7 +29,8 @@ def _no_face(match: str) -> list[dict[str, str]]:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # bytedance/LatentSync, scripts/inference.py. Takes videos only, at 25 frames/s, and plays a short one to and fro.
+    # bytedance/LatentSync, scripts/inference.py. Takes videos only, at 25 frames/s, and plays a short one to and fro;
+    # writes below `temp` of its working directory whatever `--temp_dir` says.
     "latentsync": {
         "argv": [
             "{values.python}", "-m", "scripts.inference",
@@ -47,13 +55,14 @@ PRESETS: dict[str, dict[str, Any]] = {
             "seed": {"default": 1247, "min": 0, "max": 2**31 - 1},
         },
         "source_as": "video",
-        "progress": _TQDM,
+        "progress": _bar(r"Doing inference\.\.\."),
         "silence_s": _SILENCE_S,
         "patterns": _no_face(r"RuntimeError: Face not detected"),
         "hold_s": 0.2,
     },
-    # TMElyralab/MuseTalk, scripts/inference.py. Its inputs stand in a YAML file; it catches every error, prints it, and
-    # leaves with exit code 0; its frame rates are whole numbers.
+    # TMElyralab/MuseTalk, scripts/inference.py. Its inputs stand in a YAML file; it writes below `v15` of the result
+    # folder; it catches every error, prints it, and leaves with exit code 0: where no frame has a face it divides by
+    # their number; its frame rates are whole numbers.
     "musetalk": {
         "argv": [
             "{values.python}", "-m", "scripts.inference",
@@ -76,10 +85,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "source_as": "video",
         "progress": _TQDM,
         "silence_s": _SILENCE_S,
+        "patterns": _no_face(r"Error occurred during processing: .*(?:division|modulo) by zero"),
         "hold_s": 0.2,
     },
     # OpenTalker/SadTalker, inference.py. Names its result by the time of day, in `--result_dir`; takes the first frame
-    # of a video; where it finds no face it says so and leaves with exit code 0.
+    # of a video; where it finds no face it raises a text, which Python refuses and shows, or leaves with exit code 0.
     "sadtalker": {
         "argv": [
             "{values.python}", "inference.py",
@@ -100,13 +110,13 @@ PRESETS: dict[str, dict[str, Any]] = {
             "pose_style": {"default": 0, "min": 0, "max": 45},
             "expression_scale": {"default": 1.0, "min": 0.0, "max": 3.0},
         },
-        "progress": _TQDM,
+        "progress": _bar("Face Renderer:"),
         "silence_s": _SILENCE_S,
         "patterns": _no_face(r"Can't get the coeffs of the input|can not detect the landmark"),
         "hold_s": 0.2,
     },
-    # antgroup/ditto-talkinghead, inference.py. Six threads with queues between them; its bar counts frames without a
-    # total.
+    # antgroup/ditto-talkinghead, inference.py. Six threads with queues between them; its bars have no total: `dit` is
+    # the whole speech's motion, before the first frame is written. Unpacks nothing where it finds no face.
     "ditto": {
         "argv": [
             "{values.python}", "inference.py",
@@ -121,8 +131,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "data_root": "./checkpoints/ditto_trt_Ampere_Plus",
             "cfg": "./checkpoints/ditto_cfg/v0.4_hubert_cfg_trt.pkl",
         },
-        "progress": r"writer: (?P<done>\d+)it",
+        "progress": r"writer: (?P<done>\d+)it|dit: \d+it",
         "silence_s": _SILENCE_S,
+        "patterns": _no_face(r"TypeError: cannot unpack non-iterable NoneType object"),
         "hold_s": 0.2,
     },
     # Rudrabha/Wav2Lip, inference.py. Writes `temp/result.avi` below its working directory, which is why it gets one of
@@ -137,6 +148,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "--outfile", "{output_name}",
             "--resize_factor", "{options.resize_factor}",
             "--pads", "{options.pad_top}", "{options.pad_bottom}", "{options.pad_left}", "{options.pad_right}",
+            "--box", "{options.box_top}", "{options.box_bottom}", "{options.box_left}", "{options.box_right}",
         ],
         "cwd": "{work}",
         "files": {"temp/about.txt": "Intermediate files of Wav2Lip.\n"},
@@ -147,6 +159,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "pad_bottom": {"default": 10, "min": -200, "max": 200},
             "pad_left": {"default": 0, "min": -200, "max": 200},
             "pad_right": {"default": 0, "min": -200, "max": 200},
+            # -1: found by its detector.
+            "box_top": {"default": -1, "min": -1, "max": 16384},
+            "box_bottom": {"default": -1, "min": -1, "max": 16384},
+            "box_left": {"default": -1, "min": -1, "max": 16384},
+            "box_right": {"default": -1, "min": -1, "max": 16384},
         },
         "progress": _TQDM,
         "silence_s": _SILENCE_S,
