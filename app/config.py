@@ -1,12 +1,13 @@
 """Every number the service runs on, in one place.
 
-Values come from flags, then `GREENROOM_*` variables, then a TOML file, then the defaults below; `greenroom config`
-prints what is in force and where it came from.
+Values come from flags, then `GREENROOM_*` variables, then (for the collector of traces) OpenTelemetry's own variables,
+then a TOML file, then the defaults below; `greenroom config` prints what is in force and where it came from.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ FAILPOINTS_VARIABLE = "GREENROOM_FAILPOINTS"
 """Read by `app.failpoints`, where rehearsals are on."""
 URL_VARIABLE = "GREENROOM_URL"
 """Where the commands of a client find the service."""
+OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+OTLP_TRACES_VARIABLE = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 DEFAULT_CONFIG_FILE = Path("greenroom.toml")
 
 Positive = Annotated[float, Field(gt=0)]
@@ -125,6 +128,11 @@ class Settings(BaseSettings):
     alarm_trend_window_s: Positive = 900.0
     alarm_trend_horizon_s: Positive = 1800.0
 
+    # -- tracing
+    otlp_endpoint: str | None = Field(
+        None, description="Where spans are posted to, as OTLP over HTTP, e.g. `http://localhost:4318/v1/traces`."
+    )
+
     # -- webhooks
     webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Secrets that sign for callers who gave none, the newest first, separated by commas."
@@ -184,11 +192,19 @@ class Settings(BaseSettings):
         "wav2lip_checkpoint",
         "worker_memory_limit_bytes",
         "drop_in_duix_dir",
+        "otlp_endpoint",
         mode="before",
     )
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _http_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/?#\s]+(/\S*)?$", value):
+            raise ValueError("an address such as http://localhost:4318/v1/traces is wanted")
+        return value
 
     @field_validator("webhook_secrets", "webhook_schedule_s", mode="before")
     @classmethod
@@ -256,6 +272,16 @@ def _from_environment() -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in Settings.model_fields}
 
 
+def _from_standard_variables(environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """What OpenTelemetry's own variables say, and which of them. Empty ones are unset, as its specification has it."""
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if not off and (whole := environ.get(OTLP_TRACES_VARIABLE)):
+        return {"otlp_endpoint": whole}, OTLP_TRACES_VARIABLE
+    if not off and (base := environ.get(OTLP_VARIABLE)):
+        return {"otlp_endpoint": f"{base.rstrip('/')}/v1/traces"}, OTLP_VARIABLE
+    return {}, ""
+
+
 def _place(where: tuple[int | str, ...], origins: Mapping[str, str], path: Path | None) -> str:
     """Where the setting at `where` was set; of a tier in a file, with the line."""
     origin = origins.get(str(where[0]), "unknown")
@@ -268,9 +294,11 @@ def _place(where: tuple[int | str, ...], origins: Mapping[str, str], path: Path 
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> LoadedSettings:
     """Read all sources. `flags` that are None count as not given. Raises `ConfigError`."""
     path = _config_file(config, os.environ)
+    standard, variable = _from_standard_variables(os.environ)
     sources = (
         ({name: value for name, value in (flags or {}).items() if value is not None}, lambda _name: "flag"),
         (_from_environment(), lambda name: f"{ENV_PREFIX}{name.upper()}"),
+        (standard, lambda _name: variable),
         (_from_file(path), lambda _name: str(path)),
     )
     values: dict[str, Any] = {}

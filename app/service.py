@@ -53,7 +53,9 @@ from app.store.sql import SqlStore, open_store
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
-from app.terms import cache_terms, drop_in, intake_settings, phase_limits, thresholds
+from app.telemetry.task_spans import TaskSpans
+from app.telemetry.tracing import Tracing
+from app.terms import cache_terms, drop_in, intake_settings, phase_limits, thresholds, tracing
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.tiers import DEVICES, Tiers
 from app.views import LiveView, Readiness, Surroundings, TierDesk
@@ -101,6 +103,7 @@ class Service:
         tiers = self._lineup(settings)
         self.node = Node(self.data_dir)
         self.metrics = Metrics()
+        self.tracing = tracing(settings, instance=self.node.id)
         self.store = open_store(self.data_dir / DATABASE)
         self.disk = DiskWatch(self.data_dir, settings.disk_low_bytes)
         self.blobs = BlobStore(self.data_dir / "blobs")
@@ -113,7 +116,7 @@ class Service:
             run_dir=self.data_dir / "run",
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
-            sink=relay_worker_line,
+            sink=lambda slot, line: relay_worker_line(slot, line, self.dispatcher.about_slot(slot)),
             observer=self.metrics,
             spares=plan_spares(self._device_plans, settings.spares),
             log_level=settings.log_level,
@@ -176,8 +179,14 @@ class Service:
         self.metrics.watch_health(self.watch)
         self.metrics.watch_statistics(self.statistics)
         self.deliverer = _deliverer(
-            self.store, settings, owner=self.node.id, data_dir=self.data_dir, observer=self.metrics
+            self.store,
+            settings,
+            owner=self.node.id,
+            data_dir=self.data_dir,
+            observer=self.metrics,
+            tracing=self.tracing,
         )
+        self.task_spans = TaskSpans(self.store, self.tracing) if self.tracing.on else None
         self.tier_control = TierControl(
             read=self._read_tiers, board=self.board, pool=self.pool, plan=self._plan, store=self.store
         )
@@ -217,6 +226,7 @@ class Service:
                 health=self.watch,
                 cache=_result_cache(self.store, settings, self.data_dir),
                 drop_in=drop_in(settings),
+                tracing=self.tracing,
             )
         )
 
@@ -233,6 +243,7 @@ class Service:
             settings=self._attempt_settings,
             count_oom_kills=self._oom.read,
             on_done=on_done,
+            tracing=self.tracing,
         )
 
     def _lineup(self, settings: Settings) -> Tiers:
@@ -315,6 +326,8 @@ class Service:
             except CodedError as error:
                 log.warning("media_helper_started_again", reason=str(error))
                 await self.sandbox.start()
+            if self.task_spans is not None:
+                self.task_spans.start()
             self.janitor.sweep_start()
             await self.tier_control.start()
             loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
@@ -341,6 +354,8 @@ class Service:
             await self.intake.close()
             await self.sandbox.close()
             await asyncio.to_thread(self.janitor.stop)
+            if self.task_spans is not None:
+                await asyncio.to_thread(self.task_spans.stop)
 
     def _reload_on_signal(self) -> None:
         self._reloading = asyncio.create_task(self._reload())
@@ -354,11 +369,12 @@ class Service:
     def close(self) -> None:
         """Close what `__init__` opened."""
         self.store.close()
+        self.tracing.close()
         self.node.release()
 
 
 def _deliverer(
-    store: SqlStore, settings: Settings, *, owner: str, data_dir: Path, observer: DeliveryObserver
+    store: SqlStore, settings: Settings, *, owner: str, data_dir: Path, observer: DeliveryObserver, tracing: Tracing
 ) -> Deliverer:
     given = [secret.get_secret_value() for secret in settings.webhook_secrets]
     return Deliverer(
@@ -377,6 +393,7 @@ def _deliverer(
             settings.webhook_concurrency, settings.webhook_concurrency_per_endpoint, settings.webhook_schedule_s
         ),
         observer=observer,
+        tracing=tracing,
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from app.api.drop_in.terms import DropIn
-from app.config import Settings
+from app.config import ENV_PREFIX, OTLP_VARIABLE, ConfigError, Settings
 from app.health.rules import Thresholds
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import IntakeSettings
 from app.media.info import MediaLimits
 from app.render.contract import Phase
+from app.telemetry.tracing import Untraced
 from app.worker.settle import CacheTerms
+
+if TYPE_CHECKING:
+    from app.telemetry.otlp import OtlpTracing
 
 
 def cache_terms(settings: Settings) -> CacheTerms | None:
@@ -17,6 +23,24 @@ def cache_terms(settings: Settings) -> CacheTerms | None:
     if not settings.cache:
         return None
     return CacheTerms(settings.cache_ttl_s, settings.cache_degraded_ttl_s, settings.cache_max_bytes)
+
+
+def tracing(settings: Settings, *, instance: str) -> OtlpTracing | Untraced:
+    """Where spans go. Raises `ConfigError` if they are to go somewhere and cannot."""
+    if settings.otlp_endpoint is None:
+        return Untraced()
+    try:
+        # Here and not above: a service without a collector pays nothing for it, and need not have it installed.
+        from app.telemetry.otlp import OtlpTracing
+    except ImportError as error:
+        raise ConfigError(
+            f"Spans are to go to {settings.otlp_endpoint} (otlp_endpoint), but {error.name or error} is not installed: "
+            f"install greenroom[otlp], or unset {ENV_PREFIX}OTLP_ENDPOINT and {OTLP_VARIABLE}."
+        ) from None
+    try:
+        return OtlpTracing(settings.otlp_endpoint, instance=instance)
+    except ValueError as error:
+        raise ConfigError(f"OpenTelemetry's variables cannot be used: {error}") from error
 
 
 def phase_limits(settings: Settings) -> dict[str, float]:

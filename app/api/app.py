@@ -78,7 +78,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
     app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.
     _describe(app, deps)
     errors.install(app)
-    app.add_middleware(RequestContext, observe=deps.observe_request)
+    app.add_middleware(RequestContext, observe=deps.observe_request, tracing=deps.tracing)
     return app
 
 

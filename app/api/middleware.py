@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from typing import Any
 
@@ -13,22 +12,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import unexpected
 from app.api.ports import RequestObserver
+from app.tasks.ids import Tokens
+from app.tasks.trace import TraceContext, parse
+from app.telemetry.tracing import Span, Tracing
 
 _log = structlog.get_logger("greenroom.http")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_LEFT = 499
 """Counted, never sent: the client went away before there was an answer (nginx's number)."""
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_UNTRACED = ("/health/", "/metrics")
+"""Asked for every few seconds by machines: no spans of these."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-def trace_id_of(traceparent: str | None) -> str | None:
-    """The trace id of a W3C `traceparent`, None where there is none or it is malformed."""
-    match = _TRACEPARENT.fullmatch((traceparent or "").strip())
-    if match and match[1] != "ff" and not (match[1] == "00" and match[5]) and set(match[2]) != {"0"} != set(match[3]):
-        return match[2]
-    return None
 
 
 def route_template(scope: Scope) -> str:
@@ -37,40 +32,28 @@ def route_template(scope: Scope) -> str:
     return path if isinstance(path, str) else "unmatched"
 
 
-class _Tokens:
-    """Random hex. Entropy is fetched for many at once: each call into the system gives other threads the turn."""
-
-    def __init__(self) -> None:
-        self._ready = ""
-
-    def take(self, digits: int) -> str:
-        """So many hex digits, at most 64."""
-        if len(self._ready) < digits:
-            self._ready = secrets.token_hex(1024)
-        taken, self._ready = self._ready[:digits], self._ready[digits:]
-        return taken
-
-
 class RequestContext:
     """Outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, observe: RequestObserver) -> None:
+    def __init__(self, app: ASGIApp, observe: RequestObserver, tracing: Tracing) -> None:
         self._app = app
         self._observe = observe
-        self._tokens = _Tokens()
+        self._tracing = tracing
+        self._tokens = Tokens()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started, began = time.perf_counter(), time.time()
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = self._tokens.take(16)
-        trace_id = trace_id_of(headers.get("traceparent")) or self._tokens.take(32)
+        caller = parse(headers.get("traceparent"))
+        trace = self._tracing.begin(caller)
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"], state["trace_id"] = request_id, trace_id
+        state["request_id"], state["trace"] = request_id, trace
         status = 0
 
         async def send_named(message: Message) -> None:
@@ -80,7 +63,7 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
             try:
                 await self._app(scope, receive, send_named)
             except Exception as error:
@@ -93,5 +76,23 @@ class RequestContext:
                 seconds = time.perf_counter() - started
                 route, method = route_template(scope), scope["method"]
                 # A label that callers could make up would grow the metrics without bound.
-                self._observe(method if method in _METHODS else "OTHER", route, status or _CLIENT_LEFT, seconds)
+                known = method if method in _METHODS else "OTHER"
+                self._observe(known, route, status or _CLIENT_LEFT, seconds)
+                if self._tracing.on and not route.startswith(_UNTRACED):
+                    span = _span(trace, caller, known, route, status or _CLIENT_LEFT, began, began + seconds)
+                    self._tracing.record(span)
                 _log.debug("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2))
+
+
+def _span(
+    trace: TraceContext, caller: TraceContext | None, method: str, route: str, status: int, began: float, ended: float
+) -> Span:
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+    }
+    return Span(
+        trace, caller.span_id if caller else "", f"{method} {route}", "server", began, ended, attributes,
+        f"The answer was {status}." if status >= 500 else None,
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from app.intake.resolve import Intake
 from app.notify.address import TargetGuard
 from app.store.interface import Store
 from app.telemetry.statistics import Statistics
+from app.telemetry.tracing import Tracing, Untraced
 from app.tiers.tiers import Tiers
 
 
@@ -215,4 +216,5 @@ class ApiDependencies:
     """Where results are served again; None: every task is rendered."""
     drop_in: DropIn = field(default_factory=DropIn)
     """The addresses of other servers that are served too."""
+    tracing: Tracing = field(default_factory=Untraced)
     clock: Callable[[], float] = time.time

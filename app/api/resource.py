@@ -160,6 +160,8 @@ class TaskResource(BaseModel):
     links: TaskLinks
     retry_of: str | None
     """The FAILED task that this one tries again."""
+    trace_id: str | None
+    """The trace of the request that made it: what its log lines, attempts, notices and calls carry."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -207,6 +209,7 @@ def task_resource(
             review=_review_links(path) if task.status is Status.REVIEW else None,
         ),
         retry_of=task.retry_of,
+        trace_id=task.trace_id or None,
         created_at=rfc3339(task.created_at),
         started_at=_moment(task.started_at),
         finished_at=_moment(task.finished_at),

@@ -15,6 +15,7 @@ from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.api.submission import cache_keys, idempotency_key, route_of
 from app.store.records import Created, IdempotencyKey, NewTask, TaskRecord
 from app.tasks.status import Status
+from app.tasks.trace import TraceContext
 from app.tiers.tiers import UnknownTier, Work
 
 
@@ -40,15 +41,15 @@ async def retry(request: Request, task_id: str, deps: ApiDependencies) -> Create
         raise invalid_request([FieldError("renderer", ProblemCode.REQUEST_INVALID, "unknown_renderer", text)]) from None
     require_room(deps)
     _keep_inputs(failed, deps)
-    trace_id = request.scope["state"]["trace_id"]
-    again = same_order(failed, route, now=deps.clock(), client=client, trace_id=trace_id)
+    trace = request.scope["state"]["trace"]
+    again = same_order(failed, route, now=deps.clock(), client=client, trace=trace)
     if failed.cache_keys:
         keys = await cache_keys(_work(failed), route, failed.source, failed.audio, deps)
         again = replace(again, cache_keys=keys)
     return await admit(again, remembered, deps)
 
 
-def same_order(failed: TaskRecord, route: tuple[str, ...], *, now: float, client: str, trace_id: str) -> NewTask:
+def same_order(failed: TaskRecord, route: tuple[str, ...], *, now: float, client: str, trace: TraceContext) -> NewTask:
     """The order of `failed` as if it came now: the same but for `not_before`; deadlines keep their distance."""
 
     def moved(at: float | None) -> float | None:
@@ -66,7 +67,7 @@ def same_order(failed: TaskRecord, route: tuple[str, ...], *, now: float, client
         deadline_at=moved(failed.deadline_at),
         metadata=failed.metadata,
         client=client,
-        trace_id=trace_id,
+        trace=trace,
         retry_of=failed.id,
         callback=None if failed.callback is None else replace(failed.callback, closed=False),
     )

@@ -23,6 +23,7 @@ from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError
 from app.store.records import Callback, Created, IdempotencyKey, InputRef, NewTask
 from app.tasks.notices import DEFAULT_NOTICES
+from app.tasks.trace import TraceContext
 from app.tiers.tiers import NoTier, UnknownTier, Work
 
 INPUT_FIELDS = ("source", "audio")
@@ -67,13 +68,13 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         replayed = await deps.store.afind_replay(remembered)
         if replayed is not None:
             return Created(replayed, replayed=True)
-    task = await ordered(submission, client, request.scope["state"]["trace_id"], deps)
+    task = await ordered(submission, client, request.scope["state"]["trace"], deps)
     created = await admit(task, remembered, deps)
     hit("created")
     return created
 
 
-async def ordered(submission: Submission, client: str, trace_id: str, deps: ApiDependencies) -> NewTask:
+async def ordered(submission: Submission, client: str, trace: TraceContext, deps: ApiDependencies) -> NewTask:
     """The task that a submission asks for, its inputs taken in; its options are checked already."""
     body = submission.body
     fallback = fallback_of(body)
@@ -105,7 +106,7 @@ async def ordered(submission: Submission, client: str, trace_id: str, deps: ApiD
         deadline_at=None if deadline_s is None else base + deadline_s,
         metadata=body.metadata,
         client=client,
-        trace_id=trace_id,
+        trace=trace,
         callback=callback,
         cache_keys=() if body.cache is False else await cache_keys(work, route, source, audio, deps),
     )

@@ -7,9 +7,11 @@ its own mistakes can be counted: failed checks that a good one followed, and ver
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -80,7 +82,9 @@ class Monitor:
         self._at_deadline = at_deadline
         self._clock = clock
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"monitor-{name}", daemon=True)
+        # Its lines in the log are about what those of whoever makes it are about.
+        watch = partial(contextvars.copy_context().run, self._watch)
+        self._thread = threading.Thread(target=watch, name=f"monitor-{name}", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""

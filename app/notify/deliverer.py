@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,6 +25,8 @@ from app.notify.signing import key_of, signature
 from app.store.deliveries import Notice, Try, Verdict
 from app.store.interface import StoreUnavailable
 from app.store.outbox import Outbox
+from app.tasks.trace import TraceContext
+from app.telemetry.tracing import Span, Tracing, Untraced, task_span
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +71,7 @@ class Deliverer:
         render: Callable[[Notice], dict[str, Any]],
         settings: DeliverySettings,
         observer: DeliveryObserver,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -84,6 +86,7 @@ class Deliverer:
         self._render = render
         self._settings = settings
         self._observer = observer
+        self._tracing = tracing or Untraced()
         self._clock = clock
         self._chance = chance
         self._wake = asyncio.Event()
@@ -164,9 +167,13 @@ class Deliverer:
     async def _deliver(self, notice: Notice) -> None:
         at, started = self._clock(), time.perf_counter()
         try:
-            answer = await self._send(notice)
+            trace = notice.task.trace
+            here = trace and self._tracing.below(trace, notice.id, notice.taken)
+            answer = await self._send(notice, here)
             hit("noticed")
             tried = Try(at, time.perf_counter() - started, answer.status, answer.error, answer.message)
+            if here is not None and self._tracing.on:
+                self._tracing.record(_span(here, notice, tried, answer))
             await self._write_down(notice, answer, tried)
         except Exception:
             log.exception("delivery_not_settled", **_about(notice))  # Its lease runs out, and it is sent again.
@@ -177,15 +184,15 @@ class Deliverer:
                 del self._in_flight[endpoint]
             self._wake.set()
 
-    async def _send(self, notice: Notice) -> Answer:
+    async def _send(self, notice: Notice, here: TraceContext | None) -> Answer:
         try:
-            return await self._post(notice)
+            return await self._post(notice, here)
         except Exception as error:
             # A fault of ours counts as a try: one that stays must end with a dead notice, not with a loop.
             log.exception("notice_not_sent", **_about(notice))
             return Answer(error="INTERNAL", message=f"The service could not send the notice: {error!r}")
 
-    async def _post(self, notice: Notice) -> Answer:
+    async def _post(self, notice: Notice, here: TraceContext | None) -> Answer:
         body = bodies.encode(self._render(notice))
         timestamp = int(self._clock())
         headers = {
@@ -195,8 +202,8 @@ class Deliverer:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": self._sign(notice, timestamp, body),
         }
-        if notice.task.trace_id:
-            headers["traceparent"] = f"00-{notice.task.trace_id}-{secrets.token_hex(8)}-01"
+        if here is not None:
+            headers["traceparent"] = here.traceparent
         return await self._sender.post(notice.callback.url, headers, body)
 
     def _sign(self, notice: Notice, timestamp: int, body: bytes) -> str:
@@ -250,3 +257,23 @@ def _about(notice: Notice) -> dict[str, Any]:
         "type": notice.type,
         "endpoint": notice.callback.endpoint,
     }
+
+
+def _span(here: TraceContext, notice: Notice, tried: Try, answer: Answer) -> Span:
+    """One try. Of the address only the endpoint, as in the log."""
+    attributes: dict[str, str | int] = {
+        "http.request.method": "POST",
+        "server.address": notice.callback.endpoint.partition("://")[2],
+        "greenroom.task.id": notice.task.id,
+        "greenroom.notice": notice.id,
+        "greenroom.notice.type": notice.type,
+        "greenroom.try": notice.tries + 1,
+    }
+    if answer.status is not None:
+        attributes["http.response.status_code"] = answer.status
+    error = None
+    if not answer.is_success:
+        attributes["error.type"] = answer.error or str(answer.status)
+        error = answer.message or f"The answer was {answer.status}."
+    parent = task_span(notice.task.id)
+    return Span(here, parent, "webhook", "client", tried.at, tried.at + tried.seconds, attributes, error)

@@ -63,7 +63,7 @@ class RenderJob:
     """Share (0..1] of its usual batch that a renderer begins with: half for each earlier attempt that ran out of GPU
     memory. See `app.render.batching.Batch`, with which it halves its batch within a render, too."""
     traceparent: str = ""
-    """W3C trace context of the task, sent along to other servers; empty where there is none."""
+    """W3C trace context of the attempt, handed on to other servers and programs; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ _FIXED = frozenset(
     {
         "id", "priority", "source", "audio", "renderer", "fallback", "options", "metadata", "client", "trace_id",
         "created_at", "enqueued_at", "not_before", "start_deadline_at", "deadline_at", "retry_of", "callback",
-        "cache_keys", "attempts",
+        "cache_keys", "span_id", "sampled", "attempts",
     }
 )  # fmt: skip
 """What a task keeps from its creation to its end, and what is written in another form."""

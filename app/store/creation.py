@@ -211,7 +211,7 @@ def _first_record(new: NewTask, now: float, event_id: int, *, twin_of: str | Non
         options=new.options,
         metadata=new.metadata,
         client=new.client,
-        trace_id=new.trace_id,
+        trace_id="" if new.trace is None else new.trace.trace_id,
         created_at=now,
         # A scheduled task queues up when its time comes: it has not aged before.
         enqueued_at=now if new.not_before is None else max(now, new.not_before),
@@ -237,4 +237,6 @@ def _first_record(new: NewTask, now: float, event_id: int, *, twin_of: str | Non
         callback=new.callback,
         cache_keys=new.cache_keys,
         twin_of=twin_of,
+        span_id="" if new.trace is None else new.trace.span_id,
+        sampled=new.trace is None or new.trace.sampled,
     )

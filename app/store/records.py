@@ -7,6 +7,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from app.tasks.status import Status
+from app.tasks.trace import TraceContext, span_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class NewTask:
     deadline_at: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     client: str = ""
-    trace_id: str = ""
+    trace: TraceContext | None = None
+    """The request that made it."""
     retry_of: str | None = None
     """The FAILED task that this one tries again."""
     callback: Callback | None = None
@@ -187,8 +189,17 @@ class TaskRecord:
     """The equal task that it waits for, or waited for when it ended."""
     cached: bool = False
     """Its result was made for another task."""
+    span_id: str = ""
+    """In the trace `trace_id`: the span of the request that made it."""
+    sampled: bool = True
+    """Whether that trace is recorded."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The request that made it, None for a task that no request made."""
+        return TraceContext(self.trace_id, self.span_id or span_id(self.id), self.sampled) if self.trace_id else None
 
 
 @dataclass(frozen=True, slots=True)

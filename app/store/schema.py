@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     false,
     text,
+    true,
 )
 
 metadata = MetaData()
@@ -89,6 +90,8 @@ tasks = Table(
     Column("twin_of", String(40)),  # the equal task that it waits for, or was served with
     Column("cached", Boolean, nullable=False, server_default=false()),  # its result was made for another task
     Column("result_key", String(64)),  # of what key its own render's result is
+    Column("span_id", String(16), nullable=False, server_default=""),  # of the request that made it, in `trace_id`
+    Column("sampled", Boolean, nullable=False, server_default=true()),  # whether that trace is recorded
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c

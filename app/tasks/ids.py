@@ -9,6 +9,23 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32, lower case: no letters that are read as digits."""
 
 
+class Tokens:
+    """Random hex. Entropy is fetched for many at once: each call into the system gives other threads the turn.
+
+    Belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._ready = ""
+
+    def take(self, digits: int) -> str:
+        """So many hex digits, at most 64."""
+        if len(self._ready) < digits:
+            self._ready = secrets.token_hex(1024)
+        taken, self._ready = self._ready[:digits], self._ready[digits:]
+        return taken
+
+
 def _base32(value: int, length: int) -> str:
     out = []
     for _ in range(length):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import structlog
 
@@ -42,8 +43,11 @@ def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", l
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "debug" else logging.INFO)
 
 
-def relay_worker_line(slot: str, line: str) -> None:
-    """Write a line of a slot's process into the service's log: its own JSON with the slot added, other text as is."""
+def relay_worker_line(slot: str, line: str, about: Mapping[str, Any]) -> None:
+    """Write a line of a slot's process into the service's log: its own JSON with the slot added, other text as is.
+
+    `about` is what runs there; what the line itself says of that goes first.
+    """
     log = structlog.get_logger("app.worker.output")
     try:
         record = json.loads(line)
@@ -53,7 +57,7 @@ def relay_worker_line(slot: str, line: str) -> None:
         event = record.pop("event")
         level = record.pop("level", "info")
         record.pop("timestamp", None)
-        record["slot"] = slot
+        record = {**about, **record, "slot": slot}
         getattr(log, level if level in _LEVELS else "info")(event, **record)
     else:
-        log.info("worker_output", slot=slot, line=line)
+        log.info("worker_output", **{**about, "slot": slot}, line=line)

@@ -7,11 +7,10 @@ the claim's fence. The monitor beside it watches the clocks and gives verdicts; 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,6 +30,7 @@ from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, na
 from app.retry.taxonomy import CodedError, Failure, FailureCode
 from app.store.interface import StaleClaim, Store
 from app.store.records import Claim, InputRef
+from app.telemetry.tracing import Span, Tracing, attempt_span
 from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.board import Order, TierBoard
@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 _HANG_UP_S = 1.0
 """Between a dying process's last closed pipe and its death lie milliseconds."""
+_UNWRITTEN = frozenset({"stale", "unsettled", "lost"})
+"""Outcomes that no event tells of."""
 _HUNG = frozenset({FailureCode.WORKER_UNRESPONSIVE, FailureCode.WORKER_STALLED})
 
 
@@ -87,6 +89,7 @@ class Attempt:
         settings: AttemptSettings,
         count_oom_kills: Callable[[], int | None],
         on_done: Callable[[Attempt], None],
+        tracing: Tracing,
     ) -> None:
         assert slot.process is not None
         self.claim = claim
@@ -103,6 +106,7 @@ class Attempt:
         self._count_oom_kills = count_oom_kills
         self._oom_kills = count_oom_kills()
         self._on_done = on_done
+        self._tracing = tracing
         self._output_dir = settings.attempts_dir / f"{claim.task.id}-{claim.attempt}"
         self._wake_reader, self._wake_writer = os.pipe()
         self._lock = threading.Lock()
@@ -115,6 +119,7 @@ class Attempt:
         self._record = Presence(f"The record of task {claim.task.id}", settings.task_lost_s)
         self._calls: list[tuple[str, float]] = []
         self.began = time.monotonic()
+        self._began_at = time.time()
         self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
 
     # -- for others -------------------------------------------------------------------------------------------------
@@ -235,6 +240,7 @@ class Attempt:
     def _hand_over(self, order: Order) -> None:
         """Give the process its job. If it is gone, its sentinel tells."""
         task = self.claim.task
+        here = task.trace and self._tracing.below(task.trace, task.id, "attempt", self.claim.attempt)
         self._process.send(
             wire.Run(
                 task_id=task.id,
@@ -246,7 +252,8 @@ class Attempt:
                 output_dir=str(self._output_dir),
                 options=order.options,
                 batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
-                traceparent=f"00-{task.trace_id}-{secrets.token_hex(8)}-01" if task.trace_id else "",
+                traceparent="" if here is None else here.traceparent,
+                trace_id=task.trace_id,
             )
         )
 
@@ -353,6 +360,8 @@ class Attempt:
 
     def _settle(self, outcome: wire.Finished | Failure, scope: CleanupScope) -> None:
         scope.run("stop the monitor")
+        # Read before the slot is free: its next attempt begins a list of its own.
+        steps, ended_at = self._process.steps() if self._tracing.on else [], time.time()
         self._failure = outcome if isinstance(outcome, Failure) else None
         if isinstance(outcome, wire.Finished):
             # The process is free for the next job while this one is published.
@@ -365,6 +374,26 @@ class Attempt:
         self._observer.attempt_ended(self.claim.tier, settled, self._elapsed(), stages, frames)
         for call, seconds in self._calls:
             self._observer.upstream_called(self.claim.tier, call, seconds)
+        if settled not in _UNWRITTEN:
+            self._trace(steps, ended_at)
+
+    def _trace(self, steps: Sequence[tuple[Phase, float]], ended_at: float) -> None:
+        """Record the phases as spans; the attempt's own is made of its event."""
+        task, n = self.claim.task, self.claim.attempt
+        # A process that died before it began shows the steps of the attempt before.
+        own = [(phase, at) for phase, at in steps if at >= self._began_at]
+        ends = [*(at for _phase, at in own[1:]), ended_at]
+        if task.trace is None:
+            return
+        for index, ((phase, began), ended) in enumerate(zip(own, ends, strict=False)):
+            context = self._tracing.below(task.trace, task.id, "attempt", n, index)
+            about: dict[str, str | int] = {
+                "greenroom.task.id": task.id,
+                "greenroom.attempt": n,
+                "greenroom.tier": self.claim.tier,
+            }
+            parent = attempt_span(task.id, n)
+            self._tracing.record(Span(context, parent, phase.value, "internal", began, ended, about))
 
     def _publish(self, finished: wire.Finished) -> str:
         try:

@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+import structlog
 
 from app.quality.checks import check_output
 from app.quality.gate import Gate, Judgement
@@ -264,6 +266,11 @@ def _finished(
     )
 
 
+def _named(run: wire.Run) -> AbstractContextManager[None]:
+    """Has all that is logged meanwhile say what it is about."""
+    return structlog.contextvars.bound_contextvars(task_id=run.task_id, attempt=run.attempt, trace_id=run.trace_id)
+
+
 def _is_poisoned(code: FailureCode, able: Capabilities) -> bool:
     """Whether this process must not take another attempt. One that yielded to a cancel is as good as new, and so is
     one that only waited for another program or server: that is what the failure speaks of."""
@@ -320,7 +327,8 @@ def main(
         block.begin(job.attempt)
         send(wire.Started(job.task_id, job.attempt))
         reporter = _Reporter(block, inbox, job)
-        outcome = _render(renderers, gate, job, reporter)
+        with _named(job):
+            outcome = _render(renderers, gate, job, reporter)
         send(msgspec.structs.replace(outcome, calls=reporter.calls))
         if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code), renderers.able(job.tier)):
             sys.exit(1)

@@ -90,6 +90,12 @@ class Dispatcher:
         with self._lock:
             return self._running.get(task_id)
 
+    def about_slot(self, slot: str) -> dict[str, Any]:
+        """What runs on a slot, as every line about an attempt says it; empty where nothing does."""
+        with self._lock:
+            running = next((attempt for attempt in self._running.values() if attempt.slot.name == slot), None)
+        return {} if running is None else _who(running.claim.task)
+
     def running(self) -> list[Attempt]:
         """All running attempts of this node."""
         with self._lock:

@@ -1,8 +1,9 @@
 """The small shared-memory block of a slot: heartbeat and progress, written by the child, read by the service.
 
-Layout (little endian, 64 bytes): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64,
-total u64, attempt u64, child pid u64, peak memory in bytes u64. Every field is one aligned 8-byte word, which x86-64
-and ARM64 write whole; the reader tolerates a done/total pair of two neighbouring reports.
+Layout (little endian): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64, total u64,
+attempt u64, child pid u64, peak memory in bytes u64; then how many phases the attempt has entered u64, and for each of
+the first `STEPS` of them its index u64 and when f64 (epoch seconds). Every field is one aligned 8-byte word, which
+x86-64 and ARM64 write whole; the reader tolerates a done/total pair of two neighbouring reports.
 
 The memory has no name: it goes with the last process that holds it, however that one dies, and it needs no /dev/shm.
 """
@@ -13,14 +14,17 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from dataclasses import dataclass
 
 from app.render.contract import Phase
 
 PHASES = tuple(Phase)
-SIZE = 64
-_WORD = struct.Struct("<Q")
-_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK = (index * 8 for index in range(8))
+STEPS = 16
+"""More than any renderer enters; of one that goes to and fro, the first."""
+_WORD, _TIME = struct.Struct("<Q"), struct.Struct("<d")
+_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK, _ENTERED, _FIRST = (index * 8 for index in range(10))
+SIZE = _FIRST + STEPS * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class ProgressBlock:
         self._memory = mmap.mmap(self._handle, SIZE)
         self._words = memoryview(self._memory)
         self._closed = False
+        self._current: Phase | None = None
 
     @property
     def handle(self) -> int:
@@ -79,14 +84,37 @@ class ProgressBlock:
     def begin(self, attempt: int) -> None:
         """Child: a new attempt starts, in phase load, with nothing done."""
         self._put(_ATTEMPT, attempt)
+        self._put(_ENTERED, 0)
+        self._current = None
         self.move(PHASES[0], 0, 0)
 
     def move(self, phase: Phase, done: int, total: int) -> None:
         """Child: the work moved."""
+        if phase is not self._current:
+            self._enter(phase)
         self._put(_PHASE, PHASES.index(phase))
         self._put(_TOTAL, max(total, 0))
         self._put(_DONE, max(done, 0))
         self._put(_MOVES, self._get(_MOVES) + 1)
+
+    def _enter(self, phase: Phase) -> None:
+        self._current = phase
+        entered = self._get(_ENTERED)
+        if entered < STEPS:
+            self._put(_FIRST + entered * 16, PHASES.index(phase))
+            _TIME.pack_into(self._words, _FIRST + entered * 16 + 8, time.time())
+            self._put(_ENTERED, entered + 1)
+
+    def steps(self) -> list[tuple[Phase, float]]:
+        """Service: the phases that the attempt has entered, in order, and when (epoch seconds)."""
+        entered = min(self._get(_ENTERED), STEPS)
+        return [
+            (
+                PHASES[min(self._get(_FIRST + index * 16), len(PHASES) - 1)],
+                float(_TIME.unpack_from(self._words, _FIRST + index * 16 + 8)[0]),
+            )
+            for index in range(entered)
+        ]
 
     def read(self) -> Reading:
         """Service: what the child last wrote."""

@@ -20,6 +20,7 @@ from secrets import token_hex
 
 import structlog
 
+from app.render.contract import Phase
 from app.worker import strays, wire
 from app.worker.frames import FrameReader
 from app.worker.launch import ChildSpec, command
@@ -145,6 +146,10 @@ class SlotProcess:
     def read(self) -> Reading:
         """Heartbeat and progress as last written."""
         return self._block.read()
+
+    def steps(self) -> list[tuple[Phase, float]]:
+        """The phases that its attempt has entered, in order, and when (epoch seconds). They outlive the process."""
+        return self._block.steps()
 
     def last_words(self) -> str:
         """The last lines that the process wrote. After its death the relay is given a moment to finish."""

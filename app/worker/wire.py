@@ -24,6 +24,8 @@ class Run(msgspec.Struct, tag="run", frozen=True):
     options: dict[str, Any]
     batch_scale: float = 1.0
     traceparent: str = ""
+    trace_id: str = ""
+    """What the log of this attempt names."""
 
 
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):

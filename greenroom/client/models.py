@@ -56,6 +56,7 @@ class Task(TypedDict):
     error: TaskError | None
     output: Output | None
     links: dict[str, str | None]
+    trace_id: str | None
     created_at: str
     started_at: str | None
     finished_at: str | None

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.media.info import MediaLimits
+from app.tasks.trace import TraceContext, parse
 from tests.api.kit import Api, ApiFactory, as_part, multipart, problem
 
 FORM = "multipart/form-data; boundary=b"
@@ -91,19 +92,26 @@ class TestAccepted:
         video = api.upload(api.media.video)
         assert post(api, {"source": video, "audio": video}).status_code == 202
 
-    def test_the_callers_trace_is_the_tasks(self, api: Api) -> None:
+    @pytest.mark.parametrize("flags", ["00", "01"])
+    def test_the_callers_trace_is_the_tasks(self, api: Api, flags: str) -> None:
         trace = "4bf92f3577b34da6a3ce929d0e0e4736"
         answer = api.client.post(
-            "/generate", json=api.inputs(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+            "/generate", json=api.inputs(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-{flags}"}
         )
+        assert answer.json()["trace_id"] == trace
         record = api.store.get(answer.json()["id"])
         assert record is not None
-        assert record.trace_id == trace
+        # Nothing is recorded here: what comes later belongs to the caller's own span.
+        assert record.trace == TraceContext(trace, "00f067aa0ba902b7", sampled=flags == "01")
 
     def test_without_a_trace_it_gets_one(self, api: Api) -> None:
-        record = api.store.get(api.submit()["id"])
+        task = api.submit()
+        record = api.store.get(task["id"])
         assert record is not None
-        assert len(record.trace_id) == 32
+        assert record.trace is not None
+        assert parse(record.trace.traceparent) == record.trace
+        assert record.trace_id == task["trace_id"]
+        assert record.sampled
 
     def test_a_full_queue_is_429_with_retry_after(self, start_api: ApiFactory) -> None:
         api = start_api(max_waiting=1)

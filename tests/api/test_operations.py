@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from app.api.middleware import trace_id_of
 from app.api.ports import SlotView
 from app.media.info import MediaInfo, MediaLimits
 from app.retry.taxonomy import CodedError, FailureCode
@@ -230,22 +229,3 @@ class TestEveryRequest:
 
         monkeypatch.setattr("app.intake.blobs._write_all", full)
         assert problem(api.client.post("/uploads", content=b"x"), 507, "DISK_FULL")["retryable"] is True
-
-
-class TestTraceparent:
-    TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-    @pytest.mark.parametrize(
-        "header", ["00-{t}-{s}-01", "00-{t}-{s}-00", " 00-{t}-{s}-01 ", "cc-{t}-{s}-01-what-comes"]
-    )
-    def test_a_good_one_is_taken(self, header: str) -> None:
-        assert trace_id_of(header.format(t=self.TRACE, s=self.SPAN)) == self.TRACE
-
-    @pytest.mark.parametrize(
-        "header",
-        [None, "", "rubbish", "00-{t}-{s}", "ff-{t}-{s}-01", "00-{z}-{s}-01", "00-{t}-{zs}-01", "00-{T}-{s}-01",
-         "00-{t}-{s}-01-more", "00-{t}x-{s}-01"],
-    )  # fmt: skip
-    def test_a_bad_one_is_not_taken(self, header: str | None) -> None:
-        values = {"t": self.TRACE, "s": self.SPAN, "z": "0" * 32, "zs": "0" * 16, "T": self.TRACE.upper()}
-        assert trace_id_of(header.format(**values) if header else header) is None

@@ -19,6 +19,7 @@ FIELDS = {
     "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "wait_until",
     "wait_cause", "attempts", "served_by", "cached", "degraded",
     "quality", "error", "output", "links", "retry_of", "created_at", "started_at", "finished_at", "metadata",
+    "trace_id",
 }  # fmt: skip
 LATER = "2100-01-01T00:00:00Z"
 

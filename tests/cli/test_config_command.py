@@ -47,6 +47,26 @@ def test_the_file_is_named_by_flag_or_variable(tmp_path: Path, monkeypatch: pyte
     assert config("--config", "b.toml")["settings"]["port"] == {"value": 12, "origin": "b.toml"}
 
 
+def test_the_collector_of_traces_is_found_in_the_standard_variables_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, whole = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+    def found() -> dict[str, Any]:
+        return dict(config()["settings"]["otlp_endpoint"])
+
+    Path("greenroom.toml").write_text("otlp_endpoint = 'http://file:4318/v1/traces'\n")
+    assert found() == {"value": "http://file:4318/v1/traces", "origin": "greenroom.toml"}
+    monkeypatch.setenv(base, "http://base:4318/")
+    assert found() == {"value": "http://base:4318/v1/traces", "origin": base}
+    monkeypatch.setenv(whole, "http://whole:4318/here")
+    assert found() == {"value": "http://whole:4318/here", "origin": whole}
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert found()["origin"] == "greenroom.toml"
+    monkeypatch.setenv("GREENROOM_OTLP_ENDPOINT", "")
+    assert found() == {"value": None, "origin": "GREENROOM_OTLP_ENDPOINT"}
+    monkeypatch.setenv("GREENROOM_OTLP_ENDPOINT", "collector:4318")
+    assert "http://localhost:4318/v1/traces is wanted" in CliRunner().invoke(app, ["config"]).stderr
+
+
 def test_a_misspelled_variable_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENROOM_PROT", "9000")
     monkeypatch.setenv("GREENROOM_URL", "http://elsewhere:8000")

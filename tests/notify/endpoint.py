@@ -14,10 +14,12 @@ Told = tuple[str, dict[str, Any]]
 
 
 class Endpoint:
-    """Takes every notice, after `look` was called with it. `received` is in the order of arrival."""
+    """Takes every notice, after `look` was called with it. `received` and `traces` (each one's traceparent) are in the
+    order of arrival."""
 
     def __init__(self, look: Callable[[str, dict[str, Any]], None]) -> None:
         self.received: list[Told] = []
+        self.traces: list[str | None] = []
         self.failures: list[str] = []
         self.looked_at: list[str] = []
         self._look = look
@@ -27,7 +29,7 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                endpoint._take(self.headers["webhook-id"], body)
+                endpoint._take(self.headers["webhook-id"], body, self.headers["traceparent"])
                 self.send_response(204)
                 self.end_headers()
 
@@ -40,8 +42,9 @@ class Endpoint:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
-    def _take(self, notice: str, body: dict[str, Any]) -> None:
+    def _take(self, notice: str, body: dict[str, Any], trace: str | None) -> None:
         with self._lock:
+            self.traces.append(trace)
             self.received.append((notice, body))
         try:
             self._look(notice, body)

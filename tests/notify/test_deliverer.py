@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import time
 from typing import Any
@@ -16,11 +15,13 @@ from app.notify.sender import Timeouts
 from app.store.records import Callback
 from app.store.sql import SqlStore
 from app.tasks.notices import DEFAULT_NOTICES, NOTICES
+from app.tasks.trace import TraceContext
 from tests.notify.conftest import OWN_KEY, until_over
 from tests.notify.receiver import Received, answer, raw, receiving
 from tests.store.kit import ERROR, create, must_claim, succeed
 
 pytestmark = pytest.mark.anyio
+TRACE = TraceContext("ab" * 16, "cd" * 8, sampled=False)
 HASTY = Timeouts(connect_s=0.5, read_s=0.3, total_s=0.6)
 
 
@@ -33,7 +34,7 @@ def cancelled(store: SqlStore, url: str, **more: Any) -> str:
 
 def told(store: SqlStore, url: str) -> str:
     """A task with a whole life, all of which is told to `url`."""
-    task = create(store, callback=Callback(url, NOTICES), trace_id="ab" * 16, metadata={"order": 7})
+    task = create(store, callback=Callback(url, NOTICES), trace=TRACE, metadata={"order": 7})
     store.end_attempt(must_claim(store), "retry", error=ERROR | {"message": "", "hint": ""})
     succeed(store, must_claim(store))
     return task.id
@@ -61,7 +62,7 @@ async def test_a_life_is_told_in_order_each_part_as_it_was(store: SqlStore, deli
     assert last.content["data"]["output"]["sha256"]
     assert last.content["data"]["metadata"] == {"order": 7}
     assert last.content["data"]["links"]["deliveries"] == f"/tasks/{task_id}/deliveries"
-    assert re.fullmatch(rf"00-{'ab' * 16}-[0-9a-f]{{16}}-01", last.headers["traceparent"])
+    assert last.headers["traceparent"] == TRACE.traceparent
     assert last.headers["content-type"] == "application/json"
     failed = received[2].content["data"]["attempts"][0]["error"]
     assert failed["code"] == "WORKER_CRASHED"

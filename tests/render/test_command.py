@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def test_arguments_files_environment_and_folder_are_as_configured(stage, monkeyp
     monkeypatch.setenv("GREENROOM_WEBHOOK_SECRETS", "secret")
     monkeypatch.setenv("GREENROOM_SLOT", "node/slot/1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TRACEPARENT", "that of the service")
     told = stage.folder / "told.json"
     script = (
         "import json, os, shutil, sys\n"
@@ -166,7 +168,7 @@ def test_arguments_files_environment_and_folder_are_as_configured(stage, monkeyp
         "steps={options.steps}",
         "$(touch pwned) {{x} {values.model}",
         "{device}",
-        job=stage.job(steps=7),
+        job=replace(stage.job(steps=7), traceparent="00-1-2-01"),
         options={"steps": 20},
         values={"model": "{home}/m.pt"},
         home=str(stage.folder),
@@ -175,6 +177,7 @@ def test_arguments_files_environment_and_folder_are_as_configured(stage, monkeyp
         files={"inputs/task.yaml": "video: {source}\naudio: {audio}\n"},
     )
     arguments, cwd, environment, text = json.loads(told.read_text())
+    assert environment["TRACEPARENT"] == "00-1-2-01"
     work = stage.folder / "attempt" / "work"
     assert arguments == [
         str(work / "out" / "output.mp4"),

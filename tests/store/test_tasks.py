@@ -12,6 +12,7 @@ from app.store.cursor import decode_cursor, encode_cursor
 from app.store.interface import QueueFull, Store
 from app.store.records import TaskFilter, TaskRecord
 from app.tasks.status import Status
+from app.tasks.trace import TraceContext
 from tests.store.kit import START, Clock, blob, create, must_claim, must_get, new_task, run, succeed
 
 
@@ -25,7 +26,7 @@ def test_a_created_task_reads_back_as_it_was_answered(store: Store) -> None:
         deadline_at=START + 100,
         metadata={"order": "A-1"},
         client="key-1",
-        trace_id="0af7651916cd43dd8448eb211c80319c",
+        trace=TraceContext("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7", sampled=False),
     )
     created = run(store.acreate(new))
     assert not created.replayed
@@ -33,7 +34,7 @@ def test_a_created_task_reads_back_as_it_was_answered(store: Store) -> None:
     assert (task.status, task.attempt, task.retries, task.created_at, task.enqueued_at) == (
         Status.QUEUED, 0, 0, START, START,
     )  # fmt: skip
-    for name in ("source", "audio", "renderer", "fallback", "options", "priority", "metadata", "client", "trace_id"):
+    for name in ("source", "audio", "renderer", "fallback", "options", "priority", "metadata", "client", "trace"):
         assert getattr(task, name) == getattr(new, name)
     assert store.get(task.id) == run(store.aget(task.id)) == task
 

@@ -21,6 +21,7 @@ from app.retry.budget import RetryBudget
 from app.store.records import Claim, EventRecord, InputRef, NewTask, TaskRecord
 from app.store.sql import SqlStore, open_store
 from app.tasks.ids import new_id
+from app.telemetry.tracing import Untraced
 from app.tiers.lineup import lineup
 from app.tiers.tiers import DEVICES
 from app.worker.attempt import Attempt, AttemptSettings
@@ -120,7 +121,7 @@ class Bench:
             return Attempt(
                 claim, slot, pool=self.pool, store=store, board=self.board, settler=settler, observer=self.seen,
                 locate=lambda reference: folder / reference.sha256, settings=self.settings,
-                count_oom_kills=lambda: self.oom_kills, on_done=done,
+                count_oom_kills=lambda: self.oom_kills, on_done=done, tracing=Untraced(),
             )  # fmt: skip
 
         self.dispatcher = Dispatcher(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from app.render.contract import Phase
-from app.worker.shared import ProgressBlock
+from app.worker.shared import STEPS, ProgressBlock
 
 
 def test_what_the_child_writes_the_service_reads():
@@ -26,6 +27,35 @@ def test_what_the_child_writes_the_service_reads():
     assert after.peak_memory == 123 * 1024**2
     child.close()
     service.close()
+
+
+def test_the_phases_of_an_attempt_stand_there_with_their_times_and_outlive_the_child():
+    service = ProgressBlock()
+    child = ProgressBlock(os.dup(service._handle))
+    child.begin(1)
+    child.move(Phase.RENDER, 1, 2)
+    child.begin(2)
+    before = time.time()
+    for phase in (Phase.FETCH, Phase.FETCH, Phase.RENDER, Phase.RENDER, Phase.FETCH, Phase.ENCODE):
+        child.move(phase, 1, 2)
+    child.close()
+    steps = service.steps()
+    assert [phase for phase, _at in steps] == [Phase.LOAD, Phase.FETCH, Phase.RENDER, Phase.FETCH, Phase.ENCODE]
+    times = [at for _phase, at in steps]
+    assert times == sorted(times)
+    assert before - 1 < times[0] <= times[-1] <= time.time()
+    service.close()
+
+
+def test_of_a_renderer_that_goes_to_and_fro_the_first_phases_are_kept():
+    block = ProgressBlock()
+    block.begin(1)
+    for _ in range(STEPS):
+        block.move(Phase.FETCH, 0, 0)
+        block.move(Phase.RENDER, 0, 0)
+    assert len(block.steps()) == STEPS
+    assert block.read().phase is Phase.RENDER
+    block.close()
 
 
 def test_a_closed_block_is_gone_and_never_had_a_name():

@@ -9,9 +9,9 @@ from app.worker import wire
 
 SNAPSHOTS = [
     (
-        wire.Run("t", 2, "warp", "/s", "ab", "/a", "/o", {"fps": 25.0}, 0.25, "00-1-2-01"),
+        wire.Run("t", 2, "warp", "/s", "ab", "/a", "/o", {"fps": 25.0}, 0.25, "00-1-2-01", "1"),
         b'{"type":"run","task_id":"t","attempt":2,"tier":"warp","source":"/s","source_sha256":"ab","audio":"/a",'
-        b'"output_dir":"/o","options":{"fps":25.0},"batch_scale":0.25,"traceparent":"00-1-2-01"}',
+        b'"output_dir":"/o","options":{"fps":25.0},"batch_scale":0.25,"traceparent":"00-1-2-01","trace_id":"1"}',
     ),
     (wire.Cancel("t", 2), b'{"type":"cancel","task_id":"t","attempt":2}'),
     (wire.Stop(), b'{"type":"stop"}'),

@@ -137,7 +137,7 @@ class _Desk:
             target = await asyncio.to_thread(self._target, code)
             if await asyncio.to_thread(self._places.holds, target) is not None:
                 raise _Refused(BAD_PARAMETER, f"code: a file {target.name!r} lies in {_RESULTS} already.")
-            new = await ordered(Submission(asked), client_of(request), request.scope["state"]["trace_id"], deps)
+            new = await ordered(Submission(asked), client_of(request), request.scope["state"]["trace"], deps)
             earlier = (await admit(new, key, deps)).task
         if (earlier.source.uri, earlier.audio.uri, earlier.metadata) != (asked.source, asked.audio, asked.metadata):
             raise _Refused(BAD_PARAMETER, "code: it belongs to a task with other inputs; use a new one.")

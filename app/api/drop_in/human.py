@@ -35,6 +35,7 @@ from app.intake.refusal import InputsRefused
 from app.retry.taxonomy import CodedError, FailureCode
 from app.store.records import NewTask, TaskRecord
 from app.tasks.status import Status
+from app.tasks.trace import TraceContext
 
 _log = structlog.get_logger("greenroom.http")
 
@@ -88,7 +89,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:
         settings = deps.settings
         body = await read_limited(request, settings.max_json_bytes, settings.body_idle_s)
         order = HumanRequest.model_validate(parse_object(body))
-        work = desk.begin(order, client_of(request), request.scope["state"]["trace_id"])
+        work = desk.begin(order, client_of(request), request.scope["state"]["trace"])
         try:
             return json_response(await unless_disconnected(request, _outcome(work)))
         except ClientDisconnect:
@@ -118,16 +119,16 @@ class _Desk:
         self._places = Places(deps.drop_in.save_roots)
         self._working: set[asyncio.Task[HumanAnswer]] = set()
 
-    def begin(self, order: HumanRequest, client: str, trace_id: str) -> asyncio.Task[HumanAnswer]:
+    def begin(self, order: HumanRequest, client: str, trace: TraceContext) -> asyncio.Task[HumanAnswer]:
         """Serve a request, whether anybody waits for it or not."""
-        work = asyncio.create_task(self._serve(order, client, trace_id))
+        work = asyncio.create_task(self._serve(order, client, trace))
         self._working.add(work)  # the loop itself would forget it
         work.add_done_callback(self._working.discard)
         return work
 
-    async def _serve(self, order: HumanRequest, client: str, trace_id: str) -> HumanAnswer:
+    async def _serve(self, order: HumanRequest, client: str, trace: TraceContext) -> HumanAnswer:
         target = await self._target(order.save_path)
-        new = await self._ordered(order, client, trace_id)
+        new = await self._ordered(order, client, trace)
         await self._refuse_taken(target, new)
         task = (await admit(new, None, self._deps)).task
         while not task.status.is_terminal:
@@ -145,7 +146,7 @@ class _Desk:
         except CannotPlace as refused:
             raise _not_placed(refused, ProblemCode.SAVE_PATH_INVALID) from None
 
-    async def _ordered(self, order: HumanRequest, client: str, trace_id: str) -> NewTask:
+    async def _ordered(self, order: HumanRequest, client: str, trace: TraceContext) -> NewTask:
         asked = GenerateRequest.model_validate(
             {
                 "source": _address("video_path", order.video_path),
@@ -154,7 +155,7 @@ class _Desk:
             }
         )
         try:
-            return await ordered(Submission(asked), client, trace_id, self._deps)
+            return await ordered(Submission(asked), client, trace, self._deps)
         except InputsRefused as refused:
             raise InputsRefused([_renamed(error) for error in refused.errors]) from None
 

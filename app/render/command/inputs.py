@@ -65,23 +65,30 @@ def lay_out(job: RenderJob, settings: CommandSettings, device: str, progress: Pr
     return Desk(work, results / OUTPUT_NAME, values)
 
 
-def environment(settings: CommandSettings, desk: Desk) -> dict[str, str]:
+def environment(settings: CommandSettings, desk: Desk, traceparent: str = "") -> dict[str, str]:
     """The service's environment without its own settings and its processes' limits, and what the tier adds.
 
-    The mark by which a slot's processes are found stays.
+    The mark by which a slot's processes are found stays. `traceparent` becomes TRACEPARENT, from which OpenTelemetry's
+    tools and SDKs take what they belong to.
     """
     kept = {
         name: value
         for name, value in os.environ.items()
         if (not name.startswith("GREENROOM_") or name == _MARK) and name not in _OF_SLOTS
     }
-    return kept | {"PYTHONUNBUFFERED": "1"} | {name: fill(text, desk.values) for name, text in settings.env.items()}
+    trace = {"TRACEPARENT": traceparent} if traceparent else {}
+    return (
+        kept
+        | {"PYTHONUNBUFFERED": "1"}
+        | trace
+        | {name: fill(text, desk.values) for name, text in settings.env.items()}
+    )
 
 
 _MARK = "GREENROOM_SLOT"
 """See `app.worker.strays`."""
-_OF_SLOTS = frozenset({"OMP_NUM_THREADS"})
-"""A slot's process limits itself to one thread where it only waits."""
+_OF_SLOTS = frozenset({"OMP_NUM_THREADS", "TRACEPARENT", "TRACESTATE"})
+"""A slot's process limits itself to one thread where it only waits; a trace is of one job."""
 
 
 def find_video(desk: Desk) -> Path | None:

@@ -57,7 +57,7 @@ class CommandRenderer(Renderer):
         progress.report(Phase.FETCH, 0, 0)
         desk = lay_out(job, self._own, self._device, progress)
         prepared = time.perf_counter()
-        self._run(desk, progress)
+        self._run(desk, progress, job.traceparent)
         ran = time.perf_counter()
         path = job.output_dir / OUTPUT_NAME
         video = find_video(desk)
@@ -83,13 +83,13 @@ class CommandRenderer(Renderer):
             facts={"frames_held": dubbed.held, "picture_copied": dubbed.copied},
         )
 
-    def _run(self, desk: Desk, progress: Progress) -> None:
+    def _run(self, desk: Desk, progress: Progress, traceparent: str) -> None:
         """Run the program to its end, and see that it left a video."""
         own = self._own
         watch = Watch(None if own.progress is None else re.compile(own.progress))
         oom_kills = self._oom.read()
         argv = [fill(argument, desk.values) for argument in own.argv]
-        program = Program(argv, cwd=self._cwd(desk), env=environment(own, desk), on_line=watch.hear)
+        program = Program(argv, cwd=self._cwd(desk), env=environment(own, desk, traceparent), on_line=watch.hear)
         try:
             exitcode = self._await(program, watch, progress)
         finally:
