@@ -229,6 +229,7 @@ class Service:
                 tracing=self.tracing,
             )
         )
+        self.metrics.watch_listeners(self.app.state.hub)
 
     def _make_attempt(self, claim: Claim, slot: Slot, on_done: Any) -> Attempt:
         return Attempt(

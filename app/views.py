@@ -165,10 +165,10 @@ class Surroundings:
     def look(self, resources: Resources) -> Look | None:
         if self._dispatcher.draining:
             return None
-        error, oldest = "", None
+        error, oldest, dead = "", None, None
         try:
             self._store.ping()
-            oldest = self._store.queue().oldest_runnable_at
+            oldest, dead = self._store.queue().oldest_runnable_at, self._store.outbox.stats().dead
         except StoreUnavailable as unavailable:
             error = str(unavailable)
         figures = self._statistics.of(None, Window.FIVE_MINUTES)
@@ -180,6 +180,7 @@ class Surroundings:
             success_rate=figures.service_success_rate,
             judged=figures.judged,
             budget_spent=not self._budget.allows(),
+            dead_notices=dead,
         )
 
     def retire(self, pid: int, reason: str) -> bool:

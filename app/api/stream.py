@@ -80,6 +80,8 @@ class EventHub:
         self._seen = 0
         self._told: dict[str, LiveProgress] = {}
         self._closed = False
+        self.dropped = 0
+        """How many listeners were dropped because they did not read."""
         store.subscribe(self._on_commit)
 
     @property
@@ -159,6 +161,7 @@ class EventHub:
             listener.woken.clear()
             await listener.woken.wait()
         if listener.dropped:
+            self.dropped += 1
             log.warning("event_listener_dropped", task_id=listener.task_id, behind=BACKLOG)
 
     # -- where events come from ------------------------------------------------------------------------------------

@@ -77,6 +77,11 @@ RETRY_BUDGET_SPENT = RuleInfo(
     "retry_budget_spent", _WARN, 30, 60,
     "Something hits everything: retries wait the longest backoff until it ends. See `failures` in /stats.",
 )  # fmt: skip
+NOTICES_DEAD = RuleInfo(
+    "notices_dead", _WARN, 0, 30,
+    "`GET /deliveries?state=dead` says which, and why each try failed. Once the endpoint is well, "
+    "`POST /tasks/{id}/deliveries/replay` sends them again.",
+)  # fmt: skip
 HOST_CPU_HIGH = RuleInfo(
     "host_cpu_high", _WARN, 60, 60, "Lower slots or threads_per_slot, or add another service: see scale_out in /alarms."
 )
@@ -84,7 +89,7 @@ HOST_CPU_HIGH = RuleInfo(
 RULES = (
     SLOT_DOWN, NO_SLOT_READY, WORKERS_RESTARTING, GPU_MEMORY_NOT_RETURNED, STORE_UNAVAILABLE, DISK_LOW, DISK_FILLING,
     HOST_CPU_HIGH, HOST_MEMORY_HIGH, HOST_MEMORY_FILLING, WORKER_MEMORY_HIGH, WORKER_MEMORY_GROWING, GPU_MEMORY_FILLING,
-    QUEUE_OLD, SUCCESS_RATE_LOW, RETRY_BUDGET_SPENT,
+    QUEUE_OLD, SUCCESS_RATE_LOW, RETRY_BUDGET_SPENT, NOTICES_DEAD,
 )  # fmt: skip
 """All of them."""
 SCALE_OUT = frozenset({HOST_CPU_HIGH.name, HOST_MEMORY_HIGH.name, QUEUE_OLD.name})
@@ -97,6 +102,8 @@ _MEMORY_LEFT = 0.05
 _GPU_FULL = 0.95
 _JUDGED = 10
 """A success rate of fewer attempts says nothing."""
+_DEAD_WINDOW_S = 900.0
+"""A notice that died is news for so long: those of one dead endpoint come minutes apart."""
 _WORKERS_SHARE = 0.8
 """Part of the host's memory that the workers may have together where no limit is set."""
 
@@ -152,6 +159,8 @@ class Look:
     """Attempts that `success_rate` is a share of."""
     budget_spent: bool
     """Whether one more retry would be over the retry budget."""
+    dead_notices: int | None
+    """Notices that were given up; None where the database does not tell."""
 
 
 class Rules:
@@ -162,6 +171,7 @@ class Rules:
         self._series: dict[tuple[str, str, str], Series] = {}
         self._used: set[tuple[str, str, str]] = set()
         self._restarts: dict[str, tuple[int, deque[float]]] = {}
+        self._dead: deque[tuple[float, int]] = deque()
 
     def judge(self, look: Look) -> list[Finding]:
         """What all rules say of `look`."""
@@ -169,6 +179,7 @@ class Rules:
         findings = [
             *self._slots(look),
             *self._service(look),
+            *self._notices(look),
             *self._host(look),
             *self._workers(look),
             *self._gpus(look),
@@ -216,6 +227,18 @@ class Rules:
             yield below(SUCCESS_RATE_LOW, rate, least, least + (1 - least) / 4, text)
         spent = Verdict.BAD if look.budget_spent else Verdict.GOOD
         yield Finding(RETRY_BUDGET_SPENT, spent, "More attempts are followed by a retry than the retry budget allows.")
+
+    def _notices(self, look: Look) -> Iterator[Finding]:
+        """Growth alone is bad: dead notices are kept for as long as their tasks."""
+        now, dead = look.resources.at, look.dead_notices
+        if dead is None:
+            return
+        while self._dead and self._dead[0][0] <= now - _DEAD_WINDOW_S:
+            self._dead.popleft()
+        self._dead.append((now, dead))
+        more = dead - min(count for _at, count in self._dead)
+        text = f"Notices given up within {_DEAD_WINDOW_S / 60:.0f} minutes: {more}. Dead in all: {dead}."
+        yield above(NOTICES_DEAD, more, 0, 1, text)
 
     def _host(self, look: Look) -> Iterator[Finding]:
         host, low = look.resources.host, self._set.disk_low_bytes

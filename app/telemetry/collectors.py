@@ -29,6 +29,31 @@ class HealthSource(Protocol):
         """The alarms against which another service would help."""
 
 
+class ListenerSource(Protocol):
+    """Where the numbers of the event streams come from: `app.api.stream.EventHub`."""
+
+    @property
+    def listening(self) -> int:
+        """Streams that are open."""
+
+    @property
+    def dropped(self) -> int:
+        """Those that were ended because nobody read them."""
+
+
+class ListenerCollector(Collector):
+    """The event streams."""
+
+    def __init__(self, source: ListenerSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics now."""
+        yield GaugeMetricFamily("greenroom_event_listeners", "Open event streams.", value=self._source.listening)
+        text = "Event streams that were ended because their readers were too slow."
+        yield CounterMetricFamily("greenroom_event_listeners_dropped", text, value=self._source.dropped)
+
+
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=labels)
 

@@ -30,7 +30,13 @@ from app.store.interface import StoreUnavailable
 from app.store.records import CacheStats, EventRecord, QueueStats
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status
-from app.telemetry.collectors import HealthCollector, HealthSource, StatisticsCollector
+from app.telemetry.collectors import (
+    HealthCollector,
+    HealthSource,
+    ListenerCollector,
+    ListenerSource,
+    StatisticsCollector,
+)
 from app.telemetry.statistics import Statistics
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -287,6 +293,10 @@ class Metrics:
     def watch_statistics(self, source: Statistics) -> None:
         """Add the success rates."""
         self.registry.register(StatisticsCollector(source))
+
+    def watch_listeners(self, source: ListenerSource) -> None:
+        """Add the event streams."""
+        self.registry.register(ListenerCollector(source))
 
     def expect_slots(self, names: Sequence[str]) -> None:
         """Show the counters of these slots from the start, as 0: an alert on their increase sees the first one."""

@@ -107,6 +107,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     told = set(re.findall(r"^\| `(greenroom_\w+)` \|", OPERATIONS, re.MULTILINE))
     metrics = Metrics()
     metrics.watch_statistics(Statistics())
+    metrics.watch_listeners(SimpleNamespace(listening=0, dropped=0))
     metrics.watch_health(SimpleNamespace(alarms=Alarms(), resources=WELL.resources, scale_out=list))
     families = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()}
     own = {name for name in families if name.startswith("greenroom_")}

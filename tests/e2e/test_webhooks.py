@@ -41,3 +41,20 @@ def test_progress_only_grows_and_the_end_comes_last_and_once(
     assert secret.read_text().strip() not in log
     assert len(base64.b64decode(secret.read_text().strip().removeprefix("whsec_"))) == 32
     standardwebhooks.Webhook(secret.read_text().strip())
+
+
+def test_notices_that_are_given_up_raise_an_alarm(
+    serve: Callable[..., Service], portrait: Path, speech: Callable[[float], Path]
+) -> None:  # R0.12
+    soon = {"GREENROOM_WEBHOOK_SCHEDULE_S": "0", "GREENROOM_RESOURCE_INTERVAL_S": "0.2"}
+    service = serve(**REHEARSALS, **soon, GREENROOM_ALLOW_PRIVATE_ADDRESSES="1")
+    alarms = service.http.get("/alarms").json()
+    assert "notices_dead" not in [alarm["name"] for alarm in alarms["active"]]
+    task = service.post(portrait, speech(0.5), callback={"url": "http://127.0.0.1:9/", "events": ["task.queued"]})
+
+    def active() -> list[str]:
+        return [alarm["message"] for alarm in service.http.get("/alarms").json()["active"] if "dead" in alarm["name"]]
+
+    assert "Dead in all: 1." in until(active, "the alarm")[0]
+    [dead] = service.http.get("/deliveries", params={"state": "dead"}).json()["deliveries"]
+    assert dead["task_id"] == task["id"]

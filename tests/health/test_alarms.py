@@ -39,7 +39,7 @@ HOST = Host(
 SLOT = SlotLook("cpu-0", ready=True, failing=False, device_held=False, restarts=0, failure="")
 WELL = Look(
     resources=Resources(0, HOST, (Worker("cpu-0", 7, GIB, 1, 8, 20),), (), "no NVML"),
-    slots=(SLOT,), store_error="", oldest_age_s=None, success_rate=1.0, judged=50, budget_spent=False,
+    slots=(SLOT,), store_error="", oldest_age_s=None, success_rate=1.0, judged=50, budget_spent=False, dead_notices=3,
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ BAD: dict[str, Look] = {
     "queue_old": replace(WELL, oldest_age_s=700.0),
     "success_rate_low": replace(WELL, success_rate=0.2),
     "retry_budget_spent": replace(WELL, budget_spent=True),
+    "notices_dead": replace(WELL, dead_notices=5),
 }
 TRENDS: dict[str, Callable[[float], Look]] = {
     # Each crosses its level 1500 to 2400 s after the beginning.
@@ -142,6 +143,19 @@ class TestEveryAlarm:
             line.during(min(rule.clear_s, 4 * STEP_S), WELL).during(STEP_S, BAD[name])
         assert line.changes.count(("fired", name)) == 1
         assert ("resolved", name) not in line.changes
+
+
+def test_dead_notices_are_bad_while_they_become_more_and_not_for_ever() -> None:
+    line = Timeline().during(1000, replace(WELL, dead_notices=40))
+    assert line.changes == []
+    line.during(600, lambda at: replace(WELL, dead_notices=40 + int(at // 100)))
+    assert line.active() == ["notices_dead"]
+    assert line.alarms.active()[0].message == "Notices given up within 15 minutes: 5. Dead in all: 45."
+    line.during(600, replace(WELL, dead_notices=None))
+    assert line.active() == []
+    line.during(1000, replace(WELL, dead_notices=45))
+    assert line.active() == []
+    assert line.changes[:2] == [("fired", "notices_dead"), ("resolved", "notices_dead")]
 
 
 class TestTrends:
