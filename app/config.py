@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ class Settings(BaseSettings):
     # -- inputs
     media_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     allow_private_addresses: bool = False
+    ca_file: Path | None = Field(
+        None, description="Certificates of authorities (PEM) that are trusted beside the public ones."
+    )
     max_input_bytes: PositiveInt = 2 * 1024**3
     max_input_pixels: PositiveInt = 50_000_000
     max_input_side: PositiveInt = 16_384
@@ -193,11 +197,22 @@ class Settings(BaseSettings):
         "worker_memory_limit_bytes",
         "drop_in_duix_dir",
         "otlp_endpoint",
+        "ca_file",
         mode="before",
     )
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:  # SSLError is one
+                raise ValueError(f"{value} holds no certificates in PEM that can be read: {error}") from error
+        return value
 
     @field_validator("otlp_endpoint")
     @classmethod

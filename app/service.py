@@ -382,6 +382,7 @@ def _deliverer(
         store.outbox,
         Sender(
             allow_private=settings.allow_private_addresses,
+            ca_file=settings.ca_file,
             timeouts=Timeouts(
                 settings.webhook_connect_timeout_s, settings.webhook_read_timeout_s, settings.webhook_total_timeout_s
             ),

@@ -67,6 +67,7 @@ def intake_settings(settings: Settings) -> IntakeSettings:
     return IntakeSettings(
         media_roots=(*settings.media_roots, *((duix_dir,) if (duix_dir := settings.drop_in_duix_dir) else ())),
         allow_private_addresses=settings.allow_private_addresses,
+        ca_file=settings.ca_file,
         media=MediaLimits(
             max_bytes=settings.max_input_bytes,
             max_pixels=settings.max_input_pixels,

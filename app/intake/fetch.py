@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpcore
 import httpx
@@ -16,6 +17,7 @@ from app.intake.blobs import Blob, BlobStore, too_large
 from app.intake.guard import GuardedBackend
 from app.intake.names import name_from_disposition, name_from_path
 from app.intake.refusal import refuse
+from app.intake.trust import tls_context
 from app.retry.taxonomy import CodedError, FailureCode
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -38,8 +40,17 @@ class FetchLimits:
 class Fetcher:
     """Fetches with GET. No proxies, no cookies, no credentials, no decompression; redirects are followed and vetted."""
 
-    def __init__(self, blobs: BlobStore, *, allow_private_addresses: bool = False, limits: FetchLimits | None = None):
+    def __init__(
+        self,
+        blobs: BlobStore,
+        *,
+        allow_private_addresses: bool = False,
+        limits: FetchLimits | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """`ca_file`: authorities that are believed beside the public ones (PEM)."""
         self._blobs = blobs
+        self._ca_file = ca_file
         self._limits = limits or FetchLimits()
         self._backend = GuardedBackend(allow_private=allow_private_addresses)
         self._pool: httpcore.AsyncConnectionPool | None = None
@@ -82,7 +93,7 @@ class Fetcher:
     async def _get(self, url: httpx.URL) -> AsyncIterator[httpcore.Response]:
         if self._pool is None:
             # Loading the certificate bundle takes tens of milliseconds: once, and not in the event loop.
-            context = await self._blobs.in_thread(_tls_context)
+            context = await self._blobs.in_thread(tls_context, self._ca_file)
             self._pool = self._pool or httpcore.AsyncConnectionPool(
                 ssl_context=context,
                 max_connections=_MAX_CONNECTIONS,
@@ -139,10 +150,6 @@ def _cause(error: BaseException) -> tuple[str, str]:
             return f"The TLS {what} failed: {text}.", hint
     text = next((str(found) for found in chain if str(found)), type(error).__name__)
     return f"The transfer failed: {text.rstrip('.')}.", hint
-
-
-def _tls_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def parse_url(raw: str) -> httpx.URL:

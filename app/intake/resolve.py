@@ -46,6 +46,8 @@ class IntakeSettings:
     allow_private_addresses: bool = False
     media: MediaLimits = field(default_factory=MediaLimits)
     fetch: FetchLimits = field(default_factory=FetchLimits)
+    ca_file: Path | None = None
+    """Authorities that are believed beside the public ones."""
 
 
 class Intake:
@@ -57,7 +59,12 @@ class Intake:
         self._max_bytes = settings.media.max_bytes
         self._probes = ProbeCache(blobs, prober, settings.media)
         self._files = LocalFiles(blobs, settings.media_roots)
-        self._fetcher = Fetcher(blobs, allow_private_addresses=settings.allow_private_addresses, limits=settings.fetch)
+        self._fetcher = Fetcher(
+            blobs,
+            allow_private_addresses=settings.allow_private_addresses,
+            limits=settings.fetch,
+            ca_file=settings.ca_file,
+        )
 
     async def resolve(
         self, source: str | Received, audio: str | Received, *, source_kinds: frozenset[str] = ANY_SOURCE

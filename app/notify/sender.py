@@ -6,12 +6,14 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpcore
 import httpx
 
 from app.intake.fetch import parse_url
 from app.intake.guard import GuardedBackend
+from app.intake.trust import tls_context
 from app.notify.address import private
 from app.retry.taxonomy import CodedError
 
@@ -50,7 +52,11 @@ class Answer:
 class Sender:
     """Sends. No proxies, no cookies, no credentials; a connection serves one notice."""
 
-    def __init__(self, *, allow_private: bool, timeouts: Timeouts, connections: int) -> None:
+    def __init__(
+        self, *, allow_private: bool, timeouts: Timeouts, connections: int, ca_file: Path | None = None
+    ) -> None:
+        """`ca_file`: authorities that are believed beside the public ones (PEM)."""
+        self._ca_file = ca_file
         self._backend = GuardedBackend(allow_private=allow_private)
         self._timeouts = timeouts
         self._connections = connections
@@ -107,7 +113,7 @@ class Sender:
         async with self._opening:
             if self._pool is None:
                 # Loading the certificate bundle takes tens of milliseconds: once, and not in the event loop.
-                context = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+                context = await asyncio.to_thread(tls_context, self._ca_file)
                 self._pool = httpcore.AsyncConnectionPool(
                     ssl_context=context,
                     max_connections=self._connections,
@@ -142,6 +148,10 @@ def _failed(error: BaseException) -> Answer:
         chain.append(below)
         below = below.__cause__ or below.__context__
     text = next((str(found) for found in chain if str(found)), type(error).__name__)
+    for found in chain:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            reason = found.verify_message.rstrip(".")
+            return Answer(error="TLS", message=f"The endpoint's certificate is not accepted: {reason}.")
     if any(isinstance(found, ssl.SSLError) for found in chain):
         return Answer(error="TLS", message=f"The TLS connection failed: {text}")
     if isinstance(error, httpcore.ProtocolError):

@@ -106,6 +106,7 @@ def test_plain_output_has_a_line_for_each_setting() -> None:
         (["--config", "."], {}, ["The configuration file . is not a file"]),
         ([], {"GREENROOM_CONFIG": "/"}, ["The configuration file / is not a file"]),
         (["--set", "colour=red"], {}, ["colour"]),
+        (["--set", "ca_file=wrong.toml"], {}, ["ca_file", "wrong.toml holds no certificates in PEM"]),
         (["--set", "colour"], {}, ["NAME=VALUE"]),
     ],
 )

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 import socket
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import pytest
 from app.intake.blobs import BlobStore
 from app.intake.fetch import Fetcher, FetchLimits
 from app.retry.taxonomy import CodedError, FailureCode
+from tests.certificates import self_signed, server_side
 from tests.intake.conftest import Origin, running_origin, stored_files
 
 pytestmark = pytest.mark.anyio
@@ -270,30 +268,21 @@ class TestBrokenServers:
         blobs.close()
         assert stored_files(tmp_path) == []
 
-    async def test_tls_names_the_host_that_was_asked_for(
-        self, blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_tls_names_the_host_that_was_asked_for(self, blobs: BlobStore, tmp_path: Path) -> None:
         """The connection goes to the vetted address; certificate and SNI still are those of the name."""
-        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-        openssl = shutil.which("openssl")
-        if openssl is None:
-            pytest.skip("no openssl to make a certificate with")
-        subprocess.run(
-            [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        certificate, key = self_signed(tmp_path / "tls", "DNS:localhost")
         names: list[str | None] = []
-        server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server_side.load_cert_chain(certificate, key)
-        server_side.sni_callback = lambda _socket, name, _context: names.append(name)
-        monkeypatch.setattr("app.intake.fetch._tls_context", lambda: ssl.create_default_context(cafile=certificate))
-        async with running_origin(tls=server_side) as origin:
+        presented = server_side(certificate, key)
+        presented.sni_callback = lambda _socket, name, _context: names.append(name)
+        trusting = Fetcher(blobs, allow_private_addresses=True, limits=QUICK, ca_file=certificate)
+        async with running_origin(tls=presented) as origin:
             origin.answer("/x", b"abc")
-            blob, _ = await fetcher(blobs).fetch(origin.url("/x", "localhost").replace("http:", "https:"), max_bytes=10)
+            url = origin.url("/x", "localhost").replace("http:", "https:")
+            blob, _ = await trusting.fetch(url, max_bytes=10)
             assert (blob.bytes, names) == (3, ["localhost"])
             by_number = origin.url("/x").replace("http:", "https:")
-            assert (await refused(fetcher(blobs).fetch(by_number, max_bytes=10)))[0] is FailureCode.UPSTREAM_CONNECTION
+            assert (await refused(trusting.fetch(by_number, max_bytes=10)))[0] is FailureCode.UPSTREAM_CONNECTION
+            assert (await refused(fetcher(blobs).fetch(url, max_bytes=10)))[0] is FailureCode.UPSTREAM_CONNECTION
 
     async def test_tls_that_is_none(self, blobs: BlobStore) -> None:
         async with running_origin() as origin:

@@ -52,12 +52,13 @@ def delivering(store: SqlStore) -> Callable[..., Any]:
         keys: tuple[bytes, ...] = (OWN_KEY,),
         owner: str = "node-1",
         on: SqlStore = store,
+        ca_file: Path | None = None,
         **settings: Any,
     ) -> AsyncIterator[Tries]:
         tries = Tries()
         deliverer = Deliverer(
             on.outbox,
-            Sender(allow_private=allow_private, timeouts=timeouts or Timeouts(), connections=32),
+            Sender(allow_private=allow_private, timeouts=timeouts or Timeouts(), connections=32, ca_file=ca_file),
             owner=owner,
             keys=keys,
             render=notice_body,

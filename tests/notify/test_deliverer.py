@@ -16,6 +16,7 @@ from app.store.records import Callback
 from app.store.sql import SqlStore
 from app.tasks.notices import DEFAULT_NOTICES, NOTICES
 from app.tasks.trace import TraceContext
+from tests.certificates import self_signed, server_side
 from tests.notify.conftest import OWN_KEY, until_over
 from tests.notify.receiver import Received, answer, raw, receiving
 from tests.store.kit import ERROR, create, must_claim, succeed
@@ -180,6 +181,36 @@ async def test_a_plain_endpoint_that_is_spoken_to_in_tls_is_said_to_be_so(store:
     async with receiving() as receiver, delivering(timeouts=HASTY):
         [delivery] = await until_over(store, cancelled(store, receiver.url().replace("http:", "https:")))
     assert {one.error for one in delivery.tries} <= {"TLS", "CONNECT_TIMEOUT", "TOTAL_TIMEOUT"}
+
+
+async def test_tls_is_believed_from_the_authorities_that_are_named(
+    store: SqlStore, delivering: Any, tmp_path: Any
+) -> None:
+    certificate, key = self_signed(tmp_path / "tls", "DNS:localhost")
+    async with receiving(tls=server_side(certificate, key)) as receiver, delivering(ca_file=certificate):
+        url = receiver.url(host="localhost").replace("http:", "https:")
+        [delivery] = await until_over(store, cancelled(store, url))
+        assert (delivery.state, [one.status for one in delivery.tries]) == ("delivered", [204])
+        assert [one.type for one in receiver.received] == ["task.cancelled"]
+        # Another name than the certificate's, at the same endpoint.
+        [other] = await until_over(store, cancelled(store, receiver.url().replace("http:", "https:")))
+    assert {one.error for one in other.tries} == {"TLS"}
+    assert "IP address mismatch" in str(other.tries[0].message)
+    assert len(receiver.received) == 1
+
+
+async def test_an_untrusted_certificate_is_a_failed_delivery_that_says_so(
+    store: SqlStore, delivering: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = self_signed(tmp_path / "tls", "DNS:localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # the setting counts, no variable
+    async with receiving(tls=server_side(certificate, key)) as receiver, delivering():
+        url = receiver.url(host="localhost").replace("http:", "https:")
+        [delivery] = await until_over(store, cancelled(store, url))
+    assert delivery.state == "dead"
+    assert [(one.status, one.error) for one in delivery.tries] == [(None, "TLS")] * 3
+    assert delivery.tries[0].message == "The endpoint's certificate is not accepted: self-signed certificate."
+    assert receiver.received == []
 
 
 async def test_gone_ends_all_notices_of_the_task_and_no_other(store: SqlStore, delivering: Any) -> None:
