@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import time
 from contextlib import suppress
@@ -95,10 +96,11 @@ class Exchange:
         return sorted(mark.parent.name for mark in (self._here / _INPUTS).glob(f"*/{_ABANDONED}"))
 
     def remove(self, code: str) -> None:
-        """Remove the inputs of task `code` and its video."""
+        """Remove the inputs of task `code`, its video, and what the server left of its own making beside it."""
         shutil.rmtree(self._folder(code), ignore_errors=True)
-        with suppress(OSError):
-            (self._here / _RESULTS / default_result(code).lstrip("/")).unlink()
+        for left in (self._here / _RESULTS).glob(f"{glob.escape(code)}*"):
+            with suppress(OSError):
+                left.unlink()
 
     def remove_stale(self, older_s: float) -> None:
         """Remove what killed workers left: folders of tasks that were laid out more than `older_s` seconds ago."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.render.contract import Capabilities
-from app.render.remote.settings import BaseUrl, RemoteSettings
+from app.render.remote.settings import BaseUrl, RemoteSettings, Seconds
 
 
 def _absolute(path: str) -> str:
@@ -35,6 +35,8 @@ class DuixSettings(RemoteSettings):
     """The same folder as the server names it."""
     result_url: BaseUrl | None = None
     """Where the server's `temp` folder is served over HTTP, if results shall be fetched instead of read."""
+    silence_s: Seconds = 1800.0
+    """Between 20 and 90 percent, which is nearly all of a render, the server tells nothing."""
     stale_s: Annotated[float, Field(gt=0)] = 86_400.0
     """Inputs of renders that nobody waited for to the end (the worker was killed) are removed after so long."""
 

@@ -1,4 +1,5 @@
-"""What a Duix.Avatar server answers, told apart. Source: the project's published client and descriptions of its server.
+"""What a Duix.Avatar server answers, told apart. Source: the project's published client, issues with its server's log,
+and public copies of the server's entry `app_local.py`.
 
 The server keeps one record per task in memory and runs one task at a time. It answers everything with status 200 and an
 envelope `{code, success, msg, data}`; `success` is true even for refusals, and `msg` may be a number.
@@ -18,7 +19,8 @@ SYSTEM_ERROR, DONE, BUSY, BAD_PARAMETER, NO_LOCK, UNKNOWN_TASK = 9999, 10000, 10
 RUNNING, SUCCEEDED, FAILED = 1, 2, 3
 
 _GPU_MEMORY = re.compile(r"out of memory|ALLOC_FAILED", re.IGNORECASE)
-_INPUT = re.compile(r"format video error|no face|face.{0,20}not (?:found|detected)|人脸", re.IGNORECASE)
+_UNREADABLE = re.compile(r"format (?:video|audio) error", re.IGNORECASE)
+_INPUT = re.compile(r"no face|face.{0,20}not (?:found|detected)|人脸", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,16 @@ def standing(answer: Mapping[str, Any]) -> Standing | None:
     return Standing(told["status"], percent, _words(told.get("msg")), result if isinstance(result, str) else "")
 
 
-def failed(code: str, found: Standing) -> CodedError:
-    """The error for a task that the server says has failed."""
-    words = found.words.strip()
+def failed(code: str, found: Standing, reached: int) -> CodedError:
+    """The error for a task that the server says has failed. `reached`: how far it was, in percent; now it says 0."""
+    words, hint = found.words.strip(), ""
     if _GPU_MEMORY.search(words):
         kind = FailureCode.GPU_OOM
+    elif _UNREADABLE.search(words):
+        kind = FailureCode.UPSTREAM_REJECTED
+        hint = (
+            "It could not read its inputs: check that `shared_dir` and `server_dir` of the tier name the same folder."
+        )
     elif _INPUT.search(words):
         # Not the caller's fault for certain: another tier may well see the face or read the file.
         kind = FailureCode.UPSTREAM_REJECTED
@@ -69,9 +76,8 @@ def failed(code: str, found: Standing) -> CodedError:
     told = words or (
         "it gave no reason. Its log names the stage; a stage that died or hung leaves an empty message (queue.Empty)"
     )
-    return CodedError(
-        kind, f"The Duix server failed task {code} at {found.progress} %: {told}", reason="failed", task=code
-    )
+    message = f"The Duix server failed task {code} at {reached} %: {told}"
+    return CodedError(kind, message, hint, reason="failed", task=code)
 
 
 def _code(answer: Mapping[str, Any]) -> int:

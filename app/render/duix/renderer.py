@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +16,7 @@ from urllib.parse import urlsplit
 from app.render.contract import Phase, Progress, RenderJob
 from app.render.duix.exchange import Exchange, default_result
 from app.render.duix.options import DuixOptions, DuixSettings
-from app.render.duix.protocol import FAILED, RUNNING, Standing, accepted, failed, standing
+from app.render.duix.protocol import BUSY, FAILED, RUNNING, Standing, accepted, failed, standing
 from app.render.remote.errors import surely_not_taken
 from app.render.remote.peer import Context, Peer
 from app.render.remote.renderer import RemoteRenderer
@@ -23,6 +26,9 @@ from app.retry.taxonomy import CodedError, FailureCode
 
 _APPEARS_S = 10.0
 """A result that is reported may show up this much later in a folder mounted over a network."""
+
+_SETTLES_S = 5.0
+"""The server tells a task's end before it has tidied up, and calls itself busy until it has."""
 
 
 class DuixRenderer(RemoteRenderer[DuixSettings]):
@@ -38,6 +44,8 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
         """`settings`: those of `DuixSettings`."""
         super().__init__(settings, DuixSettings)
         self._exchange = Exchange(self.own.shared_dir, self.own.server_dir)
+        self._ended = -math.inf
+        """When the last task of this process was told to be over, on the monotonic clock."""
 
     async def remote(
         self, job: RenderJob, progress: Progress, peer: Peer, context: Context, result: Path
@@ -50,9 +58,9 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
         video, speech = self._exchange.put(code, job.source, job.audio, progress)
         taken, theirs = False, True  # theirs: it may be rendering there, also where a submission's answer was lost
         try:
-            await self._submit(peer, context, code, video, speech, options)
+            first = await self._submit(peer, context, code, video, speech, options)
             taken = True
-            found = await self._wait(peer, context, progress, code)
+            found = await self._wait(peer, context, progress, code, first)
             theirs = False
             await self._take(peer, context, progress, code, found, result)
         except CodedError as error:
@@ -67,7 +75,8 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
 
     async def _submit(
         self, peer: Peer, context: Context, code: str, video: str, speech: str, options: DuixOptions
-    ) -> None:
+    ) -> Standing | None:
+        """Have the server take the task. What it says of the task, if it had to be asked: its answer was lost."""
         order = {
             "code": code,
             "video_url": video,
@@ -76,10 +85,25 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
             "watermark_switch": 0,
             "pn": 1,
         }
-        accepted(await peer.call(context, "submit", "POST", "/easy/submit", repeatable=False, json=order))
+        while True:
+            try:
+                accepted(await peer.call(context, "submit", "POST", "/easy/submit", repeatable=False, json=order))
+            except CodedError as error:
+                if not _is_refused(error):
+                    with suppress(CodedError):  # the first error says more
+                        if (found := await self._look(peer, context, code)) is not None:
+                            return found
+                    raise
+                if error.failure.detail.get("answer") != BUSY or time.monotonic() >= self._ended + _SETTLES_S:
+                    raise
+                await asyncio.sleep(min(self.own.poll_s, 0.5))
+            else:
+                return None
 
-    async def _wait(self, peer: Peer, context: Context, progress: Progress, code: str) -> Standing | None:
-        """Look until the task has succeeded. None: its record is gone and its video is there.
+    async def _wait(
+        self, peer: Peer, context: Context, progress: Progress, code: str, first: Standing | None
+    ) -> Standing | None:
+        """Look until the task has succeeded; `first` was the first look. None: its record is gone and its video there.
 
         The server forgets a task with the first answer that tells its end, also if that answer is lost.
         """
@@ -90,7 +114,7 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
         reached = 0
         while True:
             try:
-                found = await self._look(peer, context, code)
+                found, first = first or await self._look(peer, context, code), None
             except CodedError as error:
                 patience.unanswered(error)
             else:
@@ -104,8 +128,10 @@ class DuixRenderer(RemoteRenderer[DuixSettings]):
                     presence.missing(task=code)
                 else:
                     presence.seen()
+                    if found.status != RUNNING:
+                        self._ended = time.monotonic()
                     if found.status == FAILED:
-                        raise failed(code, found)
+                        raise failed(code, found, reached)
                     if found.status != RUNNING:
                         return found
                     words = f"{found.progress} %, {found.words or 'no message'}"

@@ -1,4 +1,8 @@
-"""A server that speaks the Duix.Avatar protocol, with all its quirks, on a folder; its GPU is a copy of a file."""
+"""A server that speaks the Duix.Avatar protocol, with all its quirks, on a folder; its GPU is a copy of a file.
+
+Codes, bodies, words and the files that it leaves are those of the server's entry `app_local.py`, of which there are
+public copies, and of logs in the project's issues.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import av
 
 SERVER_DIR = "/code/data"
+_WORDS = {10: "文件下载完成", 20: "音频特征提取完成", 90: "视频处理完成"}
 
 
 class DuixServer:
@@ -23,8 +28,12 @@ class DuixServer:
         """`result` is the video that every task makes; `folder` stands for `/code/data`."""
         self.folder = folder
         self.made = result
-        self.steps: list[Any] = [10, 20, 20, 90]
+        self.steps: list[Any] = [0, 10, 20, 20, 90]
         """Progress at one look after the other; then the end. A string is a failure's message."""
+        self.tidies = 0
+        """How many submissions it is still busy for after it has told an end."""
+        self.answers_lost = 0
+        """Take so many tasks without an answer."""
         self.stands = False
         """Never go past the last step."""
         self.result_name = "/{code}-r.mp4"
@@ -43,16 +52,21 @@ class DuixServer:
         self.looks = 0
         self.files: dict[str, bytes] = {}
         self._tasks: dict[str, list[Any]] = {}
+        self._settling = 0
         self._lock = threading.Lock()
         (folder / "temp").mkdir(parents=True)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+            # HTTP/1.0, as the server that comes with Flask: a connection for each request.
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._answer(outer._submit(body))
+                answer = outer._submit(body)
+                if outer.answers_lost:
+                    outer.answers_lost -= 1
+                    return
+                self._answer(answer)
 
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
@@ -70,7 +84,7 @@ class DuixServer:
                 # As Flask sends a string: JSON under the name of HTML.
                 answer = outer.override(urlsplit(self.path).path, answer) or answer
                 ended = (answer.get("data") or {}).get("status") in (2, 3)
-                body = json.dumps(answer, ensure_ascii=False, indent=4).encode()
+                body = json.dumps(answer, sort_keys=True, ensure_ascii=False, indent=4).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
@@ -119,7 +133,9 @@ class DuixServer:
     def _submit(self, order: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self.submitted.append(order)
-            if self.busy or self._tasks:
+            settling = self._settling > 0
+            self._settling = max(self._settling - 1, 0)
+            if self.busy or self._tasks or settling:
                 return {"code": 10001, "success": True, "msg": "忙碌中", "data": {}}
             for name in ("audio_url", "video_url"):
                 if not order.get(name):
@@ -129,6 +145,8 @@ class DuixServer:
             with av.open(str(self._here(order["audio_url"]))) as audio:
                 sound = audio.streams.audio[0].codec_context
                 self.seen_inputs.append((kind, sound.sample_rate, sound.layout.nb_channels))
+            for ending in ("_format.mp4", "_format.wav", "-t.mp4"):
+                (self.folder / "temp" / f"{order['code']}{ending}").touch()
             self._tasks[order["code"]] = [0, list(self.steps)]
             return {"code": 10000, "success": True, "msg": 10000, "data": {}}
 
@@ -149,8 +167,9 @@ class DuixServer:
                 step = task[1][0] if self.stands and len(task[1]) == 1 else task[1].pop(0)
                 if isinstance(step, str):
                     del self._tasks[code]
-                    return self._told(code, 3, 20, "", step)
-                return self._told(code, 1, step, "", "任务进行中")
+                    self._settling = self.tidies
+                    return self._told(code, 3, 0, "", step)
+                return self._told(code, 1, step, "", _WORDS.get(step, ""))
             return self._end(code)
 
     def _end(self, code: str) -> dict[str, Any]:
@@ -159,8 +178,9 @@ class DuixServer:
             shutil.copyfile(self.made, self.folder / "temp" / f"{code}-r.mp4")
         self.files[f"/files/{code}-r.mp4"] = self.made.read_bytes()
         del self._tasks[code]
+        self._settling = self.tidies
         more = {"cost": 1.0, "video_duration": 1200, "width": 64, "height": 48}
-        answer = self._told(code, 2, 100, name, "")
+        answer = self._told(code, 2, 100, name, "任务完成")
         answer["data"] |= more
         return answer
 

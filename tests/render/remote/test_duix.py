@@ -176,9 +176,13 @@ def test_a_result_that_is_told_but_not_there_says_what_to_check(studio, video, s
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        ("[x]任务执行异常，异常信息:[CUDA out of memory. Tried to allocate 2 GiB]", "GPU_OOM"),
-        ("[x]任务预处理异常，异常信息:[format video error]", "UPSTREAM_REJECTED"),
-        ("[x]任务执行异常，异常信息:['NoneType' object is not iterable]", "UPSTREAM_5XX"),
+        ("[x]音频特征提取失败，异常信息:[CUDA out of memory. Tried to allocate 2 GiB]", "GPU_OOM"),
+        ("[x]预处理失败，异常信息:[format video error]", "UPSTREAM_REJECTED"),
+        ("[x]预处理失败，异常信息:[format audio error]", "UPSTREAM_REJECTED"),
+        ("存在多人脸", "UPSTREAM_REJECTED"),
+        ("[x]视频帧队列处理异常结束，异常原因:['NoneType' object is not iterable]", "UPSTREAM_5XX"),
+        ("**生成视频失败", "UPSTREAM_5XX"),
+        ("no final result", "UPSTREAM_5XX"),
         ("", "UPSTREAM_5XX"),
     ],
 )
@@ -186,7 +190,9 @@ def test_a_failed_task_keeps_the_servers_words_and_never_none(studio, video, spe
     studio.server.steps = [10, words]
     failure = studio.fails(studio.job(video, speech))
     assert failure.code == code
+    assert "at 10 %" in failure.message  # the server itself says 0 by then
     assert (words or "queue.Empty") in failure.message
+    assert ("shared_dir" in failure.hint) == ("format" in words)
     assert studio.server.left() == []
 
 
@@ -202,7 +208,8 @@ def test_a_failed_task_keeps_the_servers_words_and_never_none(studio, video, spe
     ],
 )
 def test_a_refused_submission_is_told_by_its_code(studio, video, speech, answer, code):
-    studio.server.override = lambda path, _answer: answer if path == "/easy/submit" else None
+    unknown = {"code": 10004, "success": True, "msg": "任务不存在", "data": {}}
+    studio.server.override = lambda path, _answer: answer if path == "/easy/submit" else unknown
     failure = studio.fails(studio.job(video, speech))
     assert failure.code == code
     json.dumps(failure.detail)
@@ -250,10 +257,27 @@ def test_a_server_that_stays_away_fails_with_its_last_word(studio, rough, video,
 
 
 def test_a_submission_that_is_not_answered_is_not_repeated(studio, rough, video, speech):
-    peer = rough(silent(2))
+    peer = rough(silent(2), answer("200 OK", b'{"code": 10004, "success": true, "msg": "", "data": {}}'))
     studio.build(url=peer.url, header_s=0.2)
     failure = studio.fails(studio.job(video, speech))
-    assert (failure.code, failure.detail["reason"], len(peer.requests)) == ("UPSTREAM_TIMEOUT", "header_timeout", 1)
+    assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_TIMEOUT", "header_timeout")
+    assert [request.split(b" ")[0] for request in peer.requests] == [b"POST", b"GET"]
+
+
+@pytest.mark.parametrize("steps", [[10, 20], []])
+def test_a_task_whose_acceptance_was_lost_is_followed(studio, video, speech, steps):
+    studio.server.answers_lost, studio.server.steps = 1, steps
+    job = studio.job(video, speech)
+    check(studio.renderer.render(job, studio.listener), job)
+    assert (len(studio.server.submitted), studio.server.left()) == (1, [])
+
+
+def test_a_server_that_still_tidies_up_after_the_last_task_is_waited_for(studio, video, speech):
+    studio.server.tidies = 2
+    for submissions in (1, 4):
+        job = studio.job(video, speech)
+        check(studio.renderer.render(job, studio.listener), job)
+        assert len(studio.server.submitted) == submissions
 
 
 def test_a_cancelled_render_is_remembered_until_its_server_is_done(studio, video, speech):
@@ -307,7 +331,7 @@ def test_a_shared_folder_that_cannot_be_used_is_told_with_what_to_do(studio, tmp
 
 def test_the_calls_are_told_by_kind(studio, video, speech):
     studio.renderer.render(studio.job(video, speech), studio.listener)
-    assert (studio.listener.count("submit"), studio.listener.count("query")) == (1, 5)
+    assert (studio.listener.count("submit"), studio.listener.count("query")) == (1, 6)
 
 
 @pytest.mark.parametrize("change", [{"shared_dir": None}, {"server_dir": "relative"}, {"poll_s": 0}, {"verbose": True}])
