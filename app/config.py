@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     rehearsals: bool = Field(False, description="Offer the renderer that fails on cue. Never on a public service.")
     template_cache_bytes: PositiveInt = 512 * 1024**2
     worker_start_timeout_s: Positive = 180.0
+    judges: Annotated[int, Field(ge=1, le=8)] = Field(
+        1, description="Processes that judge the videos of renderers that wait for others; none where no tier does."
+    )
+    judge_timeout_s: Positive = Field(
+        60.0, description="How long judging a video may take, beside four seconds for each second of it."
+    )
 
     # -- inputs
     media_roots: Annotated[tuple[Path, ...], NoDecode] = ()

@@ -40,13 +40,16 @@ class TierControl:
         pool: LocalPool,
         plan: Callable[[Tiers], tuple[Sequence[SlotPlan], Mapping[str, Sequence[Served]]]],
         store: Store,
+        prepare: Callable[[Tiers], None] = lambda _tiers: None,
     ) -> None:
-        """`read` reads the configuration anew and may raise; `plan` makes slots for tiers."""
+        """`read` reads the configuration anew and may raise; `plan` makes slots for tiers; `prepare` sees to what else
+        these tiers need."""
         self._read = read
         self._board = board
         self._pool = pool
         self._plan = plan
         self._store = store
+        self._prepare = prepare
         self._one_at_a_time = asyncio.Lock()
         self._rerouting: asyncio.Task[None] | None = None
 
@@ -58,6 +61,7 @@ class TierControl:
         async with self._one_at_a_time:
             tiers = await asyncio.to_thread(self._read)
             plans, serves = self._plan(tiers)
+            self._prepare(tiers)
             self._board.replace(tiers)
             self._pool.reconfigure(plans, serves)
             log.info("tiers_in_force", tiers=[tier.name for tier in tiers.enabled])

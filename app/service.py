@@ -55,7 +55,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
 from app.telemetry.task_spans import TaskSpans
 from app.telemetry.tracing import Tracing
-from app.terms import cache_terms, drop_in, intake_settings, phase_limits, thresholds, tracing
+from app.terms import cache_terms, drop_in, intake_settings, phase_limits, sitting_terms, thresholds, tracing
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.tiers import DEVICES, Tiers
 from app.views import LiveView, Readiness, Surroundings, TierDesk
@@ -63,7 +63,8 @@ from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.board import TierBoard
 from app.worker.devices import NoCudaDevice, plan_light, plan_slots, plan_spares
 from app.worker.dispatcher import ClaimTerms, Dispatcher
-from app.worker.launch import Served
+from app.worker.judges import Judges, plan_judges
+from app.worker.launch import JUDGE, Served
 from app.worker.node import Node
 from app.worker.pool import LocalPool
 from app.worker.publish import RESULTS, discard
@@ -121,7 +122,16 @@ class Service:
             spares=plan_spares(self._device_plans, settings.spares),
             log_level=settings.log_level,
         )
-        self.board = TierBoard(tiers, self.pool, self.store, node=self.node.id, observer=self.metrics)
+        self.judges = self._judges()
+        self._see_to_judges(tiers)
+        self.board = TierBoard(
+            tiers,
+            self.pool,
+            self.store,
+            node=self.node.id,
+            observer=self.metrics,
+            no_judge=self.judges.why_none,
+        )
         self._attempt_settings = AttemptSettings(
             lease_s=settings.lease_s,
             health_interval_s=settings.health_interval_s,
@@ -170,7 +180,13 @@ class Service:
         self.store.subscribe(self.metrics.count_events)
         self.watch = HealthWatch(
             Surroundings(
-                self.dispatcher, self.pool, self.store, statistics=self.statistics, budget=budget, janitor=self.janitor
+                self.dispatcher,
+                self.pool,
+                self.judges,
+                self.store,
+                statistics=self.statistics,
+                budget=budget,
+                janitor=self.janitor,
             ),
             ResourceReader(disk_free=self.disk.free, gpus=GpuReader()),
             thresholds(settings),
@@ -188,12 +204,17 @@ class Service:
         )
         self.task_spans = TaskSpans(self.store, self.tracing) if self.tracing.on else None
         self.tier_control = TierControl(
-            read=self._read_tiers, board=self.board, pool=self.pool, plan=self._plan, store=self.store
+            read=self._read_tiers,
+            board=self.board,
+            pool=self.pool,
+            plan=self._plan,
+            store=self.store,
+            prepare=self._see_to_judges,
         )
-        live = LiveView(self.dispatcher, self.pool, self.store, self.disk)
+        live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
-        self.metrics.expect_slots([plan.name for plan in plans])
+        self.metrics.expect_slots([plan.name for plan in (*plans, *plan_judges(settings.judges))])
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
             seconds=settings.probe_timeout_s,
@@ -206,7 +227,7 @@ class Service:
                 intake=self.intake,
                 pool=live,
                 tiers=TierDesk(self.board, self.tier_control),
-                readiness=Readiness(self.store, self.pool, self.dispatcher, self.disk),
+                readiness=Readiness(self.store, self.pool, self.judges, self.dispatcher, self.disk),
                 settings=ApiSettings(
                     data_dir=self.data_dir,
                     max_upload_bytes=settings.max_input_bytes,
@@ -236,6 +257,7 @@ class Service:
             claim,
             slot,
             pool=self.pool,
+            judges=self.judges,
             store=self.store,
             board=self.board,
             settler=self._settler,
@@ -246,6 +268,25 @@ class Service:
             on_done=on_done,
             tracing=self.tracing,
         )
+
+    def _judges(self) -> Judges:
+        settings = self.settings
+        pool = LocalPool(
+            [],
+            serves={},
+            run_dir=self.data_dir / "run",
+            owner=self.node.id,
+            start_timeout_s=settings.worker_start_timeout_s,
+            sink=lambda slot, line: relay_worker_line(slot, line, {}),
+            observer=self.metrics,
+            log_level=settings.log_level,
+            module=JUDGE,
+        )
+        return Judges(pool, count=settings.judges, terms=sitting_terms(settings), observer=self.metrics)
+
+    def _see_to_judges(self, tiers: Tiers) -> None:
+        if any(tier.capabilities.judged_apart for tier in tiers.enabled if not tiers.absence(tier)):
+            self.judges.want()
 
     def _lineup(self, settings: Settings) -> Tiers:
         has_cuda = any(plan.device.startswith("cuda") for plan in self._device_plans)
@@ -332,6 +373,7 @@ class Service:
             self.janitor.sweep_start()
             await self.tier_control.start()
             loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+            self.judges.start()
             await asyncio.to_thread(self.dispatcher.start)
             await self.deliverer.start()
             self.janitor.start()
@@ -347,6 +389,7 @@ class Service:
             await self.tier_control.stop()
             await asyncio.to_thread(self.watch.stop)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
+            await asyncio.to_thread(self.judges.stop)
             await self.deliverer.stop()
             self.app.state.waiters.close()
             self.app.state.hub.close()

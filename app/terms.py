@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from app.api.drop_in.terms import DropIn
 from app.config import ENV_PREFIX, OTLP_VARIABLE, ConfigError, Settings
+from app.health.clocks import Limits
 from app.health.rules import Thresholds
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import IntakeSettings
@@ -13,6 +14,7 @@ from app.media.info import MediaLimits
 from app.render.contract import Phase
 from app.telemetry.tracing import Untraced
 from app.worker.settle import CacheTerms
+from app.worker.sitting import SittingTerms
 
 if TYPE_CHECKING:
     from app.telemetry.otlp import OtlpTracing
@@ -46,6 +48,16 @@ def tracing(settings: Settings, *, instance: str) -> OtlpTracing | Untraced:
 def phase_limits(settings: Settings) -> dict[str, float]:
     """Longest time without movement by phase, seconds."""
     return {phase.value: float(getattr(settings, f"phase_{phase.value}_s")) for phase in Phase}
+
+
+def sitting_terms(settings: Settings) -> SittingTerms:
+    """How long a judgement may take, and how it is watched over."""
+    return SittingTerms(
+        timeout_s=settings.judge_timeout_s,
+        interval_s=settings.health_interval_s,
+        limits=Limits(settings.health_strikes, phase_limits(settings)),
+        cancel_grace_s=settings.cancel_grace_s,
+    )
 
 
 def thresholds(settings: Settings) -> Thresholds:

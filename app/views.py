@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from app.api.ports import LiveProgress, ReloadRefused, SlotView
+from app.api.ports import JudgesView, LiveProgress, ReloadRefused, SlotView
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import Janitor
 from app.config import ConfigError
@@ -26,6 +26,7 @@ from app.tiers.tiers import Tiers
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.dispatcher import Dispatcher
+from app.worker.judges import Judges
 from app.worker.pool import LocalPool
 from app.worker.slots import Slot, SlotState
 
@@ -33,9 +34,12 @@ from app.worker.slots import Slot, SlotState
 class LiveView:
     """What the API and the metrics may see of the pool: reads memory only."""
 
-    def __init__(self, dispatcher: Dispatcher, pool: LocalPool, store: SqlStore, disk: DiskWatch) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, pool: LocalPool, judges: Judges, store: SqlStore, disk: DiskWatch
+    ) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
+        self._judges = judges
         self._store = store
         self._disk = disk
 
@@ -51,6 +55,14 @@ class LiveView:
     def slots(self) -> list[SlotView]:
         running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}
         return [self._view(slot, running.get(slot.name)) for slot in self._pool.slots()]
+
+    def judges(self) -> JudgesView:
+        found = self._judges.view()
+        return JudgesView([self._view(slot, None) for slot in found.slots], found.waiting, found.judging)
+
+    def judges_line(self) -> tuple[int, int]:
+        found = self._judges.view()
+        return found.waiting, found.judging
 
     def draining(self) -> bool:
         return self._dispatcher.draining
@@ -115,9 +127,12 @@ class TierDesk:
 class Readiness:
     """Ready: the database answers, a slot can take work, and we are not on our way out."""
 
-    def __init__(self, store: SqlStore, pool: LocalPool, dispatcher: Dispatcher, disk: DiskWatch) -> None:
+    def __init__(
+        self, store: SqlStore, pool: LocalPool, judges: Judges, dispatcher: Dispatcher, disk: DiskWatch
+    ) -> None:
         self._store = store
         self._pool = pool
+        self._judges = judges
         self._dispatcher = dispatcher
         self._disk = disk
 
@@ -129,7 +144,8 @@ class Readiness:
             database = str(error)
         ready = self._pool.ready_count()
         slots: dict[str, Any] = {"ready": ready, "of": len(self._pool.slots())}
-        failures = {s.name: s.last_failure.message for s in self._pool.slots() if s.last_failure is not None}
+        places = [*self._pool.slots(), *self._judges.view().slots]
+        failures = {slot.name: slot.last_failure.message for slot in places if slot.last_failure is not None}
         if failures:
             slots["failures"] = failures
         ok = database == "ok" and ready > 0 and not self._dispatcher.draining
@@ -145,6 +161,7 @@ class Surroundings:
         self,
         dispatcher: Dispatcher,
         pool: LocalPool,
+        judges: Judges,
         store: SqlStore,
         *,
         statistics: Statistics,
@@ -153,13 +170,14 @@ class Surroundings:
     ) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
+        self._judges = judges
         self._store = store
         self._statistics = statistics
         self._budget = budget
         self._janitor = janitor
 
     def processes(self) -> list[tuple[str, int]]:
-        found = ((slot.name, slot.process) for slot in self._pool.slots())
+        found = ((slot.name, slot.process) for slot in (*self._pool.slots(), *self._judges.view().slots))
         return [(name, process.pid) for name, process in found if process is not None]
 
     def look(self, resources: Resources) -> Look | None:
@@ -175,6 +193,7 @@ class Surroundings:
         return Look(
             resources=resources,
             slots=tuple(_slot_look(slot) for slot in self._pool.slots()),
+            judges=tuple(_slot_look(slot) for slot in self._judges.view().slots),
             store_error=error,
             oldest_age_s=None if oldest is None else max(time.time() - oldest, 0.0),
             success_rate=figures.service_success_rate,
@@ -184,7 +203,7 @@ class Surroundings:
         )
 
     def retire(self, pid: int, reason: str) -> bool:
-        return self._pool.retire(pid, reason)
+        return self._pool.retire(pid, reason) or self._judges.retire(pid, reason)
 
     def sweep_soon(self) -> None:
         self._janitor.sweep_soon()

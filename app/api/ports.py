@@ -47,6 +47,15 @@ class SlotView:
     since: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JudgesView:
+    """The processes that watch the videos of light slots, and how many videos stand in line and before them."""
+
+    slots: list[SlotView]
+    waiting: int
+    judging: int
+
+
 READY_STATES = frozenset({"idle", "busy"})
 """Slots in these states take work, or will when they have done theirs."""
 
@@ -59,6 +68,9 @@ class LivePool(Protocol):
 
     def slots(self) -> list[SlotView]:
         """All slots, in a stable order."""
+
+    def judges(self) -> JudgesView:
+        """The judges now."""
 
     def draining(self) -> bool:
         """Whether no task is started here any more, since the service stops."""

@@ -161,6 +161,13 @@ class Look:
     """Whether one more retry would be over the retry budget."""
     dead_notices: int | None
     """Notices that were given up; None where the database does not tell."""
+    judges: tuple[SlotLook, ...] = ()
+    """The places of judges: they take no tasks, but may fail as slots do."""
+
+    @property
+    def processes(self) -> tuple[SlotLook, ...]:
+        """Slots and judges."""
+        return self.slots + self.judges
 
 
 class Rules:
@@ -188,7 +195,7 @@ class Rules:
         return findings
 
     def _slots(self, look: Look) -> Iterator[Finding]:
-        for slot in look.slots:
+        for slot in look.processes:
             verdict = Verdict.BAD if slot.failing else Verdict.GOOD if slot.ready else Verdict.BETWEEN
             why = slot.failure or "its process ended and no new one is ready"
             yield Finding(SLOT_DOWN, verdict, f"Slot {slot.name} takes no work: {why}", slot.name)
@@ -257,7 +264,7 @@ class Rules:
         yield self._heading(HOST_MEMORY_FILLING, look, "", host.memory_available, left, "the host's memory is used up")
 
     def _workers(self, look: Look) -> Iterator[Finding]:
-        limit = self._set.worker_limit(look.resources.host.memory_total, len(look.slots))
+        limit = self._set.worker_limit(look.resources.host.memory_total, len(look.processes))
         for worker in look.resources.workers:
             text = f"The process of slot {worker.slot} holds {worker.memory / _GIB:.2f} GiB."
             yield above(WORKER_MEMORY_HIGH, worker.memory, limit, 0.9 * limit, text, worker.slot)

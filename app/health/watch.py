@@ -83,7 +83,7 @@ class HealthWatch:
             _tell(change)
             if change.what == "fired" and change.alarm.name in (DISK_FILLING.name, DISK_LOW.name):
                 self._surroundings.sweep_soon()
-        self._retire(resources, len(seen.slots))
+        self._retire(resources, len(seen.processes))
 
     def _run(self) -> None:
         while not self._stop.is_set():

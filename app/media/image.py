@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
@@ -63,6 +62,8 @@ def resize(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[
     """Scale `[H, W, 3]` down to `size` (width, height), averaging areas."""
     if pixels.shape[1::-1] == size:
         return pixels
+    import cv2  # 16 MB that whoever only reads and writes pictures does without
+
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

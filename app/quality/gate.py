@@ -1,21 +1,27 @@
-"""The gate: every finished video is watched once, before anybody is told of it. Runs in the slot's process."""
+"""The gate: every finished video is watched once, before anybody is told of it.
+
+It runs in the slot's process, or for slots that only wait for others in a judge's (`app.worker.judge_child`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from app.media.audio_in import audio_blocks
 from app.media.watch import watch
 from app.quality import scoring
 from app.quality.picture import PictureWatch, longest_run, surroundings_psnr
-from app.quality.sound import compare, loudness
+from app.quality.sound import Loudness, compare, loudness
 from app.quality.speech import Demand, demand_of, middles, telling_frames
 from app.render.contract import RenderJob, RenderResult
 from app.retry.taxonomy import CodedError, FailureCode
+
+Block = npt.NDArray[np.float32]
 
 _ONE_IN = 8
 _FEWEST, _MOST = 24, 120
@@ -44,6 +50,10 @@ class Gate:
         self._device = device
         self._models: Any = None
 
+    def load(self) -> None:
+        """Load the models now and use them once, so that the first video need not wait."""
+        self._loaded().warm_up()
+
     def judge(
         self, job: RenderJob, result: RenderResult, *, lip_sync: bool, alive: Callable[[], None] = lambda: None
     ) -> Judgement:
@@ -57,18 +67,16 @@ class Gate:
         Raises CodedError OUTPUT_INVALID where a frame cannot be decoded or the video has another number of them.
         """
         lips = lip_sync and bool(result.facts.get("lips_follow", True))
-        sent, _ = loudness(job.audio)
-        alive()
-        demand = demand_of(self._articulation(job, result), result.fps) if lips else None
+        sent, _ = loudness(_telling(audio_blocks(job.audio), alive))
+        demand = demand_of(self._articulation(job, result, alive), result.fps) if lips else None
         asked: list[int] = []
         if demand is not None:
             count = min(max(result.frames // _ONE_IN, _FEWEST), _MOST)
             asked = telling_frames(demand, result.frames, result.fps, count)
-        alive()
         picture, reading = self._watch(result, asked, alive)
         values: dict[str, Any] = {"black_share": round(picture.black / picture.frames, 4)}
         scores = {"not_black": scoring.ramp(picture.black / picture.frames, scoring.BLACK)}
-        self._judge_sound(sent, result, values, scores)
+        _judge_sound(sent, loudness(_telling(audio_blocks(result.path), alive))[0], values, scores)
         if demand is not None:
             _judge_freeze(demand, picture, result, values, scores)
             _judge_lips(demand, asked, reading, result, values, scores)
@@ -76,20 +84,10 @@ class Gate:
         rounded = {name: round(score, 3) for name, score in scores.items()}
         return Judgement(round(scoring.confidence(scores), 3), values, rounded)
 
-    def _judge_sound(self, sent: Any, result: RenderResult, values: dict[str, Any], scores: dict[str, float]) -> None:
-        found = compare(sent, loudness(result.path)[0])
-        if found is None:
-            return
-        agreement, delay_s = found
-        values |= {"sound_agreement": round(agreement, 3), "sound_delay_ms": round(delay_s * 1000)}
-        scores["sound"] = scoring.ramp(agreement, scoring.SOUND)
-        if agreement > scoring.SOUND[0]:
-            scores["sound_in_time"] = scoring.ramp(abs(delay_s), scoring.SOUND_DELAY_S)
-
-    def _articulation(self, job: RenderJob, result: RenderResult) -> Any:
+    def _articulation(self, job: RenderJob, result: RenderResult, alive: Callable[[], None]) -> Any:
         if result.articulation is not None:
             return result.articulation
-        pieces = list(self._loaded().speech.analyse(audio_blocks(job.audio)))
+        pieces = list(self._loaded().speech.analyse(_telling(audio_blocks(job.audio), alive)))
         return np.concatenate(pieces) if pieces else np.zeros((0, 6), np.float32)
 
     def _watch(self, result: RenderResult, asked: list[int], alive: Callable[[], None]) -> tuple[PictureWatch, Any]:
@@ -125,9 +123,28 @@ class Gate:
         return self._models
 
 
+def _telling(blocks: Iterable[Block], alive: Callable[[], None]) -> Iterator[Block]:
+    """The same blocks, with a sign of life now and then."""
+    for number, block in enumerate(blocks):
+        if number % _REPORT_EVERY == 0:
+            alive()
+        yield block
+
+
 def _broken(expected: str, found: str) -> CodedError:
     message = f"The rendered file is broken (decodes): expected {expected}, found {found}."
     return CodedError(FailureCode.OUTPUT_INVALID, message, check="decodes", expected=expected, found=found)
+
+
+def _judge_sound(sent: Loudness, made: Loudness, values: dict[str, Any], scores: dict[str, float]) -> None:
+    found = compare(sent, made)
+    if found is None:
+        return
+    agreement, delay_s = found
+    values |= {"sound_agreement": round(agreement, 3), "sound_delay_ms": round(delay_s * 1000)}
+    scores["sound"] = scoring.ramp(agreement, scoring.SOUND)
+    if agreement > scoring.SOUND[0]:
+        scores["sound_in_time"] = scoring.ramp(abs(delay_s), scoring.SOUND_DELAY_S)
 
 
 def _judge_freeze(

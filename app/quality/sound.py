@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-
-from app.media.audio_in import audio_blocks
 
 _RATE = 16_000
 _HOP = 160
@@ -20,12 +18,15 @@ _REACH_S = 0.6
 Loudness = npt.NDArray[np.float64]
 
 
-def loudness(path: Path) -> tuple[Loudness, int]:
-    """The loudness of a file's sound in dB above -60 dB of full scale, 100 a second, and its samples at 16 kHz."""
+def loudness(blocks: Iterable[npt.NDArray[np.float32]]) -> tuple[Loudness, int]:
+    """The loudness of a sound in dB above -60 dB of full scale, 100 a second, and how many samples it has.
+
+    blocks: mono at 16 kHz, float32 [n] of any lengths.
+    """
     levels: list[Loudness] = []
     rest = np.zeros(0, np.float32)
     samples = 0
-    for block in audio_blocks(path, _RATE):
+    for block in blocks:
         samples += len(block)
         joined = np.concatenate([rest, block])
         whole = len(joined) // _HOP * _HOP

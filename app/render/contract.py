@@ -118,6 +118,11 @@ class Capabilities:
     """The same inputs and options give a result as good as the last one: it may be served again. Without that its
     results are cached only where its tier names a `cache_class`."""
 
+    @property
+    def judged_apart(self) -> bool:
+        """Its videos are watched by a judge's process: watching lips takes torch, which its own process is spared."""
+        return self.light and self.lip_sync
+
 
 class Renderer(ABC):
     """Base class of all renderers. One object lives in one slot process and renders one job at a time."""

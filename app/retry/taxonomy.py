@@ -38,6 +38,7 @@ class FailureCode(StrEnum):
     DISK_FULL = "DISK_FULL"
     DISK_ERROR = "DISK_ERROR"
     MEDIA_HELPER_FAILED = "MEDIA_HELPER_FAILED"
+    JUDGE_FAILED = "JUDGE_FAILED"
     OUTPUT_INVALID = "OUTPUT_INVALID"
     LOW_CONFIDENCE = "LOW_CONFIDENCE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -213,6 +214,12 @@ FAILURE_TABLE: dict[FailureCode, FailurePolicy] = {
         3, 1, tier=None, kills=False, suspect=False, breaker=False,
         message="The media helper, the process that opens media files for the service, does not work.",
         hint="The file is not to blame: send it again. If it persists, the operator has to look after the host.",
+    ),
+    _C.JUDGE_FAILED: _row(
+        2, 1, tier=2, kills=False, suspect=False, breaker=False,
+        message="No judge, the process that watches finished videos of light slots, could do its work.",
+        hint="Neither the video nor its renderer is to blame; tried again by itself. If it persists, the log says why "
+        "the judges fail (judge_failed, worker_start_failed).",
     ),
     _C.OUTPUT_INVALID: _row(
         1, 0, tier=1, kills=False, suspect=False, breaker=True,

@@ -38,6 +38,7 @@ from app.telemetry.collectors import (
     StatisticsCollector,
 )
 from app.telemetry.statistics import Statistics
+from app.worker.judges import OUTCOMES
 
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
@@ -67,6 +68,9 @@ class StateSource(Protocol):
     def slot_states(self) -> Mapping[str, int]:
         """How many slots are in each state; every possible state is a key."""
 
+    def judges_line(self) -> tuple[int, int]:
+        """How many videos wait for a judge, and how many are being judged."""
+
     def disk_free_bytes(self) -> int | None:
         """Free bytes of the disk below the data directory; None where it does not tell."""
 
@@ -80,6 +84,10 @@ class _StateCollector(Collector):
         for state, count in self._source.slot_states().items():
             slots.add_metric([state], count)
         yield slots
+        judging = GaugeMetricFamily("greenroom_judge_videos", "Videos of light slots at the judges.", labels=["state"])
+        for state, count in zip(("waiting", "judging"), self._source.judges_line(), strict=True):
+            judging.add_metric([state], count)
+        yield judging
         free = self._source.disk_free_bytes()
         if free is not None:
             yield GaugeMetricFamily("greenroom_disk_free_bytes", "Free bytes below the data directory.", value=free)
@@ -241,6 +249,21 @@ class Metrics:
             ["slot", "code"],
             registry=self.registry,
         )
+        self._judgements = Histogram(
+            "greenroom_judgement_duration_seconds",
+            "Time of a judge with one video of a light slot, by what came of it.",
+            ["outcome"],
+            buckets=_RENDER_BUCKETS,
+            registry=self.registry,
+        )
+        self._judge_wait = Histogram(
+            "greenroom_judge_wait_seconds",
+            "How long videos of light slots waited for a judge.",
+            buckets=_WAIT_BUCKETS,
+            registry=self.registry,
+        )
+        for judged in OUTCOMES:
+            self._judgements.labels(judged)
         self._notices = Counter(
             "greenroom_webhook_deliveries_total",
             "Tries to deliver a notice, by what they led to.",
@@ -364,6 +387,11 @@ class Metrics:
     def upstream_called(self, tier: str, call: str, seconds: float) -> None:
         """A renderer called the server behind its tier."""
         self._upstream.labels(tier, call).observe(seconds)
+
+    def video_judged(self, outcome: str, waited_s: float, seconds: float) -> None:
+        """A judge is done with a video of a light slot."""
+        self._judgements.labels(outcome).observe(seconds)
+        self._judge_wait.observe(waited_s)
 
     def notice_tried(self, outcome: str, seconds: float) -> None:
         """One try to deliver a notice is over."""

@@ -6,7 +6,6 @@ the claim's fence. The monitor beside it watches the clocks and gives verdicts; 
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -34,6 +33,8 @@ from app.telemetry.tracing import Span, Tracing, attempt_span
 from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.board import Order, TierBoard
+from app.worker.judges import Judges
+from app.worker.orders import Orders
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
 from app.worker.slot import SlotProcess
@@ -81,6 +82,7 @@ class Attempt:
         slot: Slot,
         *,
         pool: LocalPool,
+        judges: Judges,
         store: Store,
         board: TierBoard,
         settler: Settler,
@@ -96,6 +98,7 @@ class Attempt:
         self.slot = slot
         self._process: SlotProcess = slot.process
         self._pool = pool
+        self._judges = judges
         self._store = store
         self._board = board
         self._begun = board.begin(claim.tier)
@@ -108,10 +111,9 @@ class Attempt:
         self._on_done = on_done
         self._tracing = tracing
         self._output_dir = settings.attempts_dir / f"{claim.task.id}-{claim.attempt}"
-        self._wake_reader, self._wake_writer = os.pipe()
-        self._lock = threading.Lock()
-        self._ending: Failure | None = None
-        self._closed = False
+        self._orders = Orders()
+        self._rendered_at: float | None = None
+        """Since when its video is with the judges, monotonic seconds."""
         self._poisoned = ""
         self._result_key: str | None = None
         self._failure: Failure | None = None
@@ -126,18 +128,18 @@ class Attempt:
 
     def order_end(self, failure: Failure) -> None:
         """End this attempt for `failure`; the first order counts. Returns at once."""
-        with self._lock:
-            if self._ending is None and not self._closed:
-                self._ending = failure
-                os.write(self._wake_writer, b"x")
+        self._orders.end(failure)
 
     def look(self) -> Look:
         """Both clocks now."""
         reading = self._process.read()
+        now = time.monotonic()
+        # Who waits for a judge does not hang: its process has done its part, and the judge has a monitor of its own.
+        waited = 0 if self._rendered_at is None else round(1000 * (now - self._rendered_at))
         return Look(
-            at=time.monotonic(),
-            beats=reading.beats,
-            moves=reading.moves,
+            at=now,
+            beats=reading.beats + waited,
+            moves=reading.moves + waited,
             phase=reading.phase.value,
             done=reading.done,
             total=reading.total,
@@ -177,7 +179,8 @@ class Attempt:
                 monitor = self._monitor(order)
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
-                self._settle(self._drive(), scope)
+                outcome = self._drive()
+                self._settle(self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome, scope)
         except Exception:
             # The lease runs out and the task is rescued: nothing is lost, but it must be seen.
             log.exception("attempt_thread_failed")
@@ -257,25 +260,43 @@ class Attempt:
             )
         )
 
-    def _drive(self) -> wire.Finished | Failure:
+    def _judged(self, video: wire.Rendered) -> wire.Finished | Failure:
+        """Have a judge watch what the process, which stays this attempt's until then, has rendered."""
+        self._rendered_at = time.monotonic()
+        task = self.claim.task
+        order = wire.Judge(
+            task_id=task.id,
+            attempt=self.claim.attempt,
+            source=str(self._locate(task.source)),
+            audio=str(self._locate(task.audio)),
+            output_dir=str(self._output_dir),
+            video=video,
+        )
+        return self._judges.judge(order, self._orders)
+
+    def _drive(self) -> wire.Rendered | wire.Finished | Failure:
         """Wait for whatever ends the attempt."""
         kill_at: float | None = None
         while True:
             timeout = None if kill_at is None else max(0.0, kill_at - time.monotonic())
-            ready = wait([self._process.events, self._process.sentinel, self._wake_reader], timeout)
+            ready = wait([self._process.events, self._process.sentinel, self._orders.bell], timeout)
             dead = self._process.sentinel in ready
             if (dead or self._process.events in ready) and (outcome := self._hear()) is not None:
                 return outcome
             if dead:
                 return self._died()
-            if self._wake_reader in ready:
-                os.read(self._wake_reader, 64)
+            if self._orders.bell in ready:
+                self._orders.heard()
             if self._ending is not None and kill_at is None:
                 kill_at = self._ask_to_end(self._ending)
             if kill_at is not None and time.monotonic() >= kill_at:
                 return self._kill()
 
-    def _hear(self) -> wire.Finished | Failure | None:
+    @property
+    def _ending(self) -> Failure | None:
+        return self._orders.ending
+
+    def _hear(self) -> wire.Rendered | wire.Finished | Failure | None:
         """All that the child has said; an outcome if it ends the attempt."""
         while True:
             try:
@@ -287,15 +308,15 @@ class Attempt:
             if event is None or (outcome := self._understand(event)) is not None:
                 return None if event is None else outcome
 
-    def _understand(self, event: wire.Event) -> wire.Finished | Failure | None:
-        if isinstance(event, wire.Ready | wire.StartFailed):
-            return self._broken("spoke as if it had just started")
+    def _understand(self, event: wire.Event) -> wire.Rendered | wire.Finished | Failure | None:
+        if isinstance(event, wire.Ready | wire.StartFailed | wire.Judged):
+            return self._broken(f"spoke out of turn ({type(event).__name__})")
         if (event.task_id, event.attempt) != (self.claim.task.id, self.claim.attempt):
             return self._broken(f"spoke of another attempt ({event.task_id}, {event.attempt})")
-        if isinstance(event, wire.Finished | wire.Failed):
+        if isinstance(event, wire.Rendered | wire.Finished | wire.Failed):
             self._calls = event.calls
         match event:
-            case wire.Finished():
+            case wire.Rendered() | wire.Finished():
                 ending = self._ending
                 return event if ending is None or ending.code is FailureCode.INTERRUPTED else ending
             case wire.Failed():
@@ -409,8 +430,5 @@ class Attempt:
         self._pool.release(self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._poisoned)
 
     def _leave(self) -> None:
-        with self._lock:
-            self._closed = True
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
+        self._orders.close()
         self._on_done(self)

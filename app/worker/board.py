@@ -101,14 +101,16 @@ class TierBoard:
         *,
         node: str,
         observer: BoardObserver,
+        no_judge: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Reads the breakers' states that this node left in the store."""
+        """Reads the breakers' states that this node left in the store. `no_judge`: why there is no judge, if so."""
         self._slots = slots
         self._store = store
         self._node = node
         self._observer = observer
+        self._no_judge = no_judge
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.RLock()
@@ -284,7 +286,13 @@ class TierBoard:
     def _down(self, tier: Tier, working: int) -> str:
         if not tier.settings.enabled:
             return "switched off"
-        return self._tiers.absence(tier) or ("" if working else "no slot is ready")
+        if absent := self._tiers.absence(tier):
+            return absent
+        if not working:
+            return "no slot is ready"
+        # What could not be judged would be rendered in vain.
+        no_judge = self._no_judge() if tier.capabilities.judged_apart else ""
+        return f"nobody can judge its videos: {no_judge}" if no_judge else ""
 
     def _view(self, tier: Tier) -> TierView:
         live, state = self._live[tier.name], self._state(tier, 0)

@@ -1,6 +1,6 @@
-"""How a slot's process begins: what it is told, and the command that starts it.
+"""How a child process begins: what it is told, and the command that starts it.
 
-The child's module is named as text, so that the service never imports what the child needs: torch, codecs, renderers.
+Its module is named as text, so that the service never imports what the child needs: torch, codecs, renderers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CHILD = "app.worker.child"
+"""Renders."""
+JUDGE = "app.worker.judge_child"
+"""Judges what others rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class ChildSpec:
 
     slot: str
     serves: tuple[Served, ...]
-    """The first is loaded and proven at the start, the others when a job first needs them."""
+    """The first is loaded and proven at the start, the others when a job first needs them. A judge has none."""
     device: str
     """`cpu` or `cuda:0` (the only device that this process sees)."""
     cuda_visible_devices: str | None
@@ -38,9 +41,9 @@ class ChildSpec:
     log_level: str = "info"
 
 
-def command(block: int, commands: int, events: int) -> list[str]:
-    """The command of a slot's process that inherits these descriptors: progress block, command and event pipe.
+def command(module: str, block: int, commands: int, events: int) -> list[str]:
+    """The command of a process of `module` that inherits these descriptors: progress block, command and event pipe.
 
     The first frame on the command pipe is its `ChildSpec`.
     """
-    return [sys.executable, "-m", CHILD, *map(str, (block, commands, events, os.getpid()))]
+    return [sys.executable, "-m", module, *map(str, (block, commands, events, os.getpid()))]

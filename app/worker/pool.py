@@ -24,7 +24,7 @@ from app.retry.classifier import classify_exit, name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.tiers.tiers import DEVICES
 from app.worker import wire
-from app.worker.launch import ChildSpec, Served
+from app.worker.launch import CHILD, ChildSpec, Served
 from app.worker.slot import OutputSink, SlotProcess
 from app.worker.slots import Slot, SlotPlan, SlotState
 
@@ -71,11 +71,13 @@ class LocalPool:
         spares: Mapping[SlotPlan, int] | None = None,
         holds_gpu_memory: Callable[[str, int], bool] = holds_memory,
         log_level: str = "info",
+        module: str = CHILD,
     ) -> None:
         """`serves`: by group of slots, the tiers that its processes serve; the first is loaded at the start.
 
         `owner`: the node.
         `spares`: how many loaded processes stand by for slots of the same group, device and threads as that plan.
+        `module`: what the processes run.
         """
         self._slots = [Slot(plan) for plan in plans]
         self._spares = [
@@ -90,6 +92,7 @@ class LocalPool:
         self._sink = sink
         self._observer = observer
         self._log_level = log_level
+        self._module = module
         self._holds_gpu_memory = holds_gpu_memory
         self._condition = threading.Condition()
         self._wake_reader, self._wake_writer = os.pipe()
@@ -359,7 +362,7 @@ class LocalPool:
         slot.started_at = now
         slot.state = SlotState.STARTING
         try:
-            slot.process = SlotProcess(spec, self._sink, self._owner)
+            slot.process = SlotProcess(spec, self._sink, self._owner, module=self._module)
         except OSError as error:
             self._start_failed(
                 slot, now, Failure(FailureCode.WORKER_START_FAILED, f"No process could be made: {error}")

@@ -23,7 +23,7 @@ import structlog
 from app.render.contract import Phase
 from app.worker import strays, wire
 from app.worker.frames import FrameReader
-from app.worker.launch import ChildSpec, command
+from app.worker.launch import CHILD, ChildSpec, command
 from app.worker.shared import ProgressBlock, Reading
 
 log = structlog.get_logger(__name__)
@@ -48,8 +48,8 @@ OutputSink = Callable[[str, str], None]
 class SlotProcess:
     """One generation of a slot. Not reusable: after `dispose` a new one is made."""
 
-    def __init__(self, spec: ChildSpec, sink: OutputSink, owner: str) -> None:
-        """`owner`: the node. Raises OSError if no process can be made."""
+    def __init__(self, spec: ChildSpec, sink: OutputSink, owner: str, *, module: str = CHILD) -> None:
+        """`owner`: the node. `module`: what the process runs. Raises OSError if no process can be made."""
         self.slot = spec.slot
         """The slot that it serves; changes when a spare takes over."""
         self._block = ProgressBlock()
@@ -67,7 +67,7 @@ class SlotProcess:
         # Unlike a pipe, no grandchild can hold a pidfd open past the death; once it is readable the exit code is there.
         ends = () if hasattr(os, "pidfd_open") else os.pipe()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command(*inherited),
+            command(module, *inherited),
             stdin=subprocess.DEVNULL,
             stdout=output_writer.fileno(),
             stderr=output_writer.fileno(),

@@ -63,11 +63,8 @@ class Started(msgspec.Struct, tag="started", frozen=True):
     attempt: int
 
 
-class Finished(msgspec.Struct, tag="finished", frozen=True):
-    """Child -> service: the file is written and checked (not yet published).
-
-    `checks` are the measured values, `scores` what the gate made of them, 0..1, and `confidence` the lowest score.
-    """
+class _Video(msgspec.Struct, frozen=True):
+    """A file that is written and checked. `checks` are the measured values."""
 
     task_id: str
     attempt: int
@@ -81,10 +78,47 @@ class Finished(msgspec.Struct, tag="finished", frozen=True):
     stages: dict[str, float]
     facts: dict[str, Any]
     checks: dict[str, Any]
+
+
+class Rendered(_Video, tag="rendered", frozen=True):
+    """Child -> service: the video of a renderer that waited for others; a judge is still to watch it."""
+
+    calls: list[tuple[str, float]] = []
+    """Calls to other servers: kind and seconds."""
+
+
+class Finished(_Video, tag="finished", frozen=True):
+    """Child -> service: the video is written, checked and judged (not yet published).
+
+    `scores` are what the gate made of the values, 0..1, and `confidence` is the lowest score.
+    """
+
     scores: dict[str, float]
     confidence: float
     calls: list[tuple[str, float]] = []
     """Calls to other servers: kind and seconds."""
+
+
+class Judge(msgspec.Struct, tag="judge", frozen=True):
+    """Service -> judge: watch this video and compare it with what it was made from."""
+
+    task_id: str
+    attempt: int
+    source: str
+    audio: str
+    output_dir: str
+    video: Rendered
+
+
+class Judged(msgspec.Struct, tag="judged", frozen=True):
+    """Judge -> service: its `values`, `scores` and `confidence`, found in `seconds`."""
+
+    task_id: str
+    attempt: int
+    values: dict[str, Any]
+    scores: dict[str, float]
+    confidence: float
+    seconds: float
 
 
 class Failed(msgspec.Struct, tag="failed", frozen=True):
@@ -100,12 +134,21 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     """Calls to other servers: kind and seconds."""
 
 
-Command = Run | Cancel | Stop
-Event = Ready | StartFailed | Started | Finished | Failed
+Command = Run | Judge | Cancel | Stop
+Event = Ready | StartFailed | Started | Rendered | Finished | Judged | Failed
 
 _command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 encode = msgspec.json.Encoder().encode
+
+
+def finish(video: Rendered, judged: Judged, *, waited_s: float | None = None) -> Finished:
+    """A video together with its judgement; `waited_s`: how long it stood in line for a judge."""
+    told = {name: getattr(video, name) for name in _Video.__struct_fields__}
+    waited = {} if waited_s is None else {"judge_wait": waited_s}
+    told["stages"] = video.stages | waited | {"judge": judged.seconds}
+    told["checks"] = video.checks | judged.values
+    return Finished(**told, scores=judged.scores, confidence=judged.confidence, calls=video.calls)
 
 
 def decode_command(frame: bytes) -> Command:

@@ -20,7 +20,7 @@ import uvicorn
 from app.api.app import create_app
 from app.api.caching import ResultCache
 from app.api.drop_in.terms import DropIn
-from app.api.ports import ApiDependencies, ApiSettings, LiveProgress, ReloadRefused, SlotView
+from app.api.ports import ApiDependencies, ApiSettings, JudgesView, LiveProgress, ReloadRefused, SlotView
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
@@ -72,6 +72,7 @@ class StandInPool:
     def __init__(self) -> None:
         self.live: dict[str, LiveProgress] = {}
         self.view: list[SlotView] = [SlotView("cpu0", "idle", "cpu")]
+        self.court = JudgesView([], waiting=0, judging=0)
         self.stopping = False
 
     def progress(self, task_id: str) -> LiveProgress | None:
@@ -79,6 +80,9 @@ class StandInPool:
 
     def slots(self) -> list[SlotView]:
         return self.view
+
+    def judges(self) -> JudgesView:
+        return self.court
 
     def draining(self) -> bool:
         return self.stopping

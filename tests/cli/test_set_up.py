@@ -113,7 +113,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
     own = {name for name in families if name.startswith("greenroom_")}
     scraped = {"greenroom_slots", "greenroom_store_up", "greenroom_tasks", "greenroom_queue_depth"}
     scraped |= {"greenroom_queue_oldest_age_seconds", "greenroom_queue_paused", "greenroom_disk_free_bytes"}
-    scraped |= {"greenroom_webhook_pending", "greenroom_webhook_dead"}
+    scraped |= {"greenroom_webhook_pending", "greenroom_webhook_dead", "greenroom_judge_videos"}
     scraped |= {"greenroom_cache_results", "greenroom_cache_bytes"}
     assert told == own | scraped
 

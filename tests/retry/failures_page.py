@@ -43,6 +43,8 @@ ADVICE: dict[FailureCode, str] = {
     _C.DISK_ERROR: "Look for errors of the disk below `data_dir` (`dmesg`); is it mounted read-only?",
     _C.MEDIA_HELPER_FAILED: "The process that opens media files hangs or dies. Is the host out of memory or processor "
     "time, or the disk stuck? The service replaces the process by itself.",
+    _C.JUDGE_FAILED: "Read `judge_failed` and `worker_start_failed` in the log and `judges` in `/queue`. Is the host out of "
+    "memory or processor time? Each judge that fails is replaced, and its video given to the next one, before this is told.",
     _C.OUTPUT_INVALID: "`error.detail` names the check. Every task: the renderer or its codec is broken.",
     _C.LOW_CONFIDENCE: "Look at the video; a clearer source or recording helps.",
     _C.DEADLINE_EXCEEDED: "Was the time lost in the queue (add slots) or in attempts (read their errors)?",

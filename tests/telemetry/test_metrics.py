@@ -39,6 +39,9 @@ class State:
     def slot_states(self) -> Mapping[str, int]:
         return {"idle": 1}
 
+    def judges_line(self) -> tuple[int, int]:
+        return 5, 1
+
     def disk_free_bytes(self) -> int | None:
         return self.free
 

@@ -27,10 +27,12 @@ from app.tiers.tiers import DEVICES
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.board import TierBoard
 from app.worker.dispatcher import ClaimTerms, Dispatcher
+from app.worker.judges import Judges
 from app.worker.launch import Served
 from app.worker.pool import LocalPool
 from app.worker.publish import discard
 from app.worker.settle import Settler
+from app.worker.sitting import SittingTerms
 from app.worker.slots import Slot, SlotPlan
 
 WAIT_S = 75.0
@@ -45,6 +47,7 @@ class Observed:
     restarts: list[tuple[str, str]] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
     breakers: list[tuple[str, str]] = field(default_factory=list)
+    judged: list[str] = field(default_factory=list)
     health: list[tuple[str, ...]] = field(default_factory=list)
     """What the monitors told, in order: (kind, slot, clock or code)."""
 
@@ -69,6 +72,9 @@ class Observed:
 
     def health_verdict(self, slot: str, code: str) -> None:
         self.health.append(("verdict", slot, code))
+
+    def video_judged(self, outcome: str, waited_s: float, seconds: float) -> None:
+        self.judged.append(outcome)
 
     def breaker_changed(self, tier: str, state: str) -> None:
         self.breakers.append((tier, state))
@@ -99,6 +105,12 @@ class Bench:
             observer=self.seen,
             spares={plans[0]: numbers.get("spares", 0)},
         )
+        nobody = LocalPool(
+            [], serves={}, run_dir=folder / "run", owner=new_id("node"), start_timeout_s=60.0,
+            sink=lambda slot, line: None, observer=self.seen,
+        )  # fmt: skip
+        terms = SittingTerms(60.0, 5.0, Limits(3, {phase.value: 60.0 for phase in Phase}), 2.0)
+        judges = Judges(nobody, count=1, terms=terms, observer=self.seen)
         tiers = lineup([], default_renderer="warp", rehearsals=True, has_cuda=False)
         self.board = TierBoard(tiers, self.pool, store, node="node-a", observer=self.seen)
         self.settings = AttemptSettings(
@@ -119,8 +131,8 @@ class Bench:
 
         def make(claim: Claim, slot: Slot, done: Callable[[Attempt], None]) -> Attempt:
             return Attempt(
-                claim, slot, pool=self.pool, store=store, board=self.board, settler=settler, observer=self.seen,
-                locate=lambda reference: folder / reference.sha256, settings=self.settings,
+                claim, slot, pool=self.pool, judges=judges, store=store, board=self.board, settler=settler,
+                observer=self.seen, locate=lambda reference: folder / reference.sha256, settings=self.settings,
                 count_oom_kills=lambda: self.oom_kills, on_done=done, tracing=Untraced(),
             )  # fmt: skip
 

@@ -44,6 +44,22 @@ SNAPSHOTS = [
         b'"scores":{"sound":0.9},"confidence":0.9,"calls":[["q",0.1]]}',
     ),
     (
+        wire.Rendered("t", 1, "/o/x.mp4", 50, 25.0, 2.0, 64, 64, 0.5, {"render": 0.4}, {"held": 0}, {"bytes": 9}),
+        b'{"type":"rendered","task_id":"t","attempt":1,"path":"/o/x.mp4","frames":50,"fps":25.0,"duration_s":2.0,'
+        b'"width":64,"height":64,"seconds":0.5,"stages":{"render":0.4},"facts":{"held":0},"checks":{"bytes":9},"calls":[]}',
+    ),
+    (
+        wire.Judge("t", 1, "/s", "/a", "/o", wire.Rendered("t", 1, "/o/x", 5, 25.0, 0.2, 64, 64, 0.5, {}, {}, {})),
+        b'{"type":"judge","task_id":"t","attempt":1,"source":"/s","audio":"/a","output_dir":"/o","video":{'
+        b'"type":"rendered","task_id":"t","attempt":1,"path":"/o/x","frames":5,"fps":25.0,"duration_s":0.2,"width":64,'
+        b'"height":64,"seconds":0.5,"stages":{},"facts":{},"checks":{},"calls":[]}}',
+    ),
+    (
+        wire.Judged("t", 1, {"face_share": 1.0}, {"face": 1.0}, 1.0, 0.3),
+        b'{"type":"judged","task_id":"t","attempt":1,"values":{"face_share":1.0},"scores":{"face":1.0},"confidence":1.0,'
+        b'"seconds":0.3}',
+    ),
+    (
         wire.Failed("t", 1, "INTERNAL", "m", "h", {"type": "x"}),
         b'{"type":"failed","task_id":"t","attempt":1,"code":"INTERNAL","message":"m","hint":"h","detail":{"type":"x"},'
         b'"calls":[]}',

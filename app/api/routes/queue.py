@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.answering import json_response, problems
 from app.api.holding import Holding
-from app.api.ports import ApiDependencies
+from app.api.ports import ApiDependencies, SlotView
 from app.api.resource import rfc3339
 
 
@@ -23,6 +23,15 @@ class SlotResource(BaseModel):
     attempt: int | None
     pid: int | None
     since: str | None
+
+
+class JudgesResource(BaseModel):
+    """The processes that judge the videos of renderers that wait for others. Empty where no tier needs them."""
+
+    waiting: int
+    """Videos in line."""
+    judging: int
+    slots: list[SlotResource]
 
 
 class DiskResource(BaseModel):
@@ -60,6 +69,7 @@ class QueueResource(BaseModel):
     cache: CacheResource | None
     """Null where results are not cached."""
     slots: list[SlotResource]
+    judges: JudgesResource
 
 
 def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
@@ -89,10 +99,7 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 async def _resource(deps: ApiDependencies) -> QueueResource:
     stats, held = await deps.store.aqueue(), await deps.store.acache()
     oldest, soft = stats.oldest_runnable_at, deps.settings.max_waiting
-    slots = [
-        SlotResource(**(asdict(slot) | {"since": None if slot.since is None else rfc3339(slot.since)}))
-        for slot in deps.pool.slots()
-    ]
+    judges = deps.pool.judges()
     return QueueResource(
         by_status={status.value: count for status, count in stats.by_status.items()},
         runnable=stats.runnable,
@@ -106,5 +113,12 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         limit_per_client=deps.settings.max_waiting_per_client,
         disk=DiskResource(low=deps.disk.is_low(), free_bytes=deps.disk.free(), limit=deps.disk.low_bytes),
         cache=None if deps.cache is None else CacheResource(**asdict(held), limit=deps.cache.max_bytes),
-        slots=slots,
+        slots=[_slot(slot) for slot in deps.pool.slots()],
+        judges=JudgesResource(
+            waiting=judges.waiting, judging=judges.judging, slots=[_slot(slot) for slot in judges.slots]
+        ),
     )
+
+
+def _slot(slot: SlotView) -> SlotResource:
+    return SlotResource(**(asdict(slot) | {"since": None if slot.since is None else rfc3339(slot.since)}))
