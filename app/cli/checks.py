@@ -121,15 +121,19 @@ def disk_check(data_dir: Path) -> Check:
     return Check("disk", "ok", finding)
 
 
-def isolated(name: str, settings: Settings) -> Iterator[Check]:
-    """Run a check of `app.cli.isolated` in a process of its own: a crash or a hang there is a finding, not our end."""
-    asked = json.dumps({"tier_renderer": settings.tier_renderer, **settings.renderer_settings()})
+def isolated(name: str, settings: Settings, label: str = "", **more: str) -> Iterator[Check]:
+    """Run a check of `app.cli.isolated` in a process of its own: a crash or a hang there is a finding, not our end.
+
+    `label` names it where its process cannot; `more` is told to the check.
+    """
+    label = label or name
+    asked = json.dumps({"tier_renderer": settings.tier_renderer, **settings.renderer_settings(), **more})
     command = [sys.executable, "-m", "app.cli.isolated", name, settings.device, asked]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ISOLATED_WITHIN_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
         hint = "A driver or a disk does not answer; look into the system's log."
-        yield Check(name, "fail", f"no answer within {ISOLATED_WITHIN_S:g} s", hint)
+        yield Check(label, "fail", f"no answer within {ISOLATED_WITHIN_S:g} s", hint)
         return
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     yield from (Check(**line) for line in lines)
@@ -137,7 +141,7 @@ def isolated(name: str, settings: Settings) -> Iterator[Check]:
         ended = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"exit {done.returncode}"
         last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         yield Check(
-            name, "fail", f"the check died with {ended}: {last}", "Install the environment anew: `make clean venv`."
+            label, "fail", f"the check died with {ended}: {last}", "Install the environment anew: `make clean venv`."
         )
 
 

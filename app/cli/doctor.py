@@ -47,6 +47,7 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
     """All checks, in the order in which their failures explain each other."""
     from app.cli import checks as light
     from app.cli.database_check import database_check
+    from app.cli.plugin_check import plugin_names
 
     settings = loaded.settings
     yield light.python_check()
@@ -60,6 +61,11 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
     yield from light.isolated("renderer", settings)
     if settings.tier_renderer != "wav2lip":
         yield from light.isolated("wav2lip", settings)
+    used: dict[str, list[str]] = {}
+    for tier in settings.tiers:
+        used.setdefault(tier.renderer, []).append(tier.name)
+    for name in plugin_names():
+        yield from light.isolated("plugin", settings, f"plug-in {name}", plugin=name, tiers=json.dumps(used))
 
 
 def _say(check: Check) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from app.cli.checks import Check, Verdict, as_json
+from app.cli.plugin_check import plugin_findings
 
 CLIP_FRAMES = 25
 CLIP_SIDE = 256
@@ -170,6 +171,7 @@ CHECKS: dict[str, Callable[[str, Mapping[str, str]], Iterator[Check]]] = {
     "codecs": codec_findings,
     "renderer": renderer_findings,
     "wav2lip": wav2lip_findings,
+    "plugin": plugin_findings,
 }
 
 

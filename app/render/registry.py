@@ -133,6 +133,11 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Renderer:
     return cast(Renderer, _resolve(found.plugin.factory)(settings or {}))
 
 
+def factory(name: str) -> str:
+    """Where the class of renderer `name` is, `module:Class`; empty for a broken plug-in. Raises `UnknownRenderer`."""
+    return BUILT_IN[name].factory if name in BUILT_IN else _plugin(name).plugin.factory
+
+
 def options_model(name: str, settings: Mapping[str, Any] | None = None) -> type[BaseModel]:
     """The model of the options that renderer `name` takes with these settings of a tier. Raises `UnknownRenderer`."""
     able = capabilities(name)
@@ -151,6 +156,7 @@ __all__ = [
     "broken_plugins",
     "capabilities",
     "create",
+    "factory",
     "names",
     "options_model",
     "validate_options",

@@ -13,7 +13,8 @@ from app.cli import checks
 from app.cli.database_check import database_check
 from app.config import Settings
 from app.store.sql import open_store
-from tests.cli.conftest import Cli
+from tests.cli.conftest import PROJECT, Cli
+from tests.e2e.test_plugins import PYTHON, install
 from tests.render.checkpoints import save_small
 
 SETTINGS = Settings(device="cpu")
@@ -128,3 +129,41 @@ def test_a_checkpoint_is_tried_where_one_is_configured_and_told_where_none_is(tm
     (check,) = checks.isolated("wav2lip", Settings(device="cpu", wav2lip_checkpoint=path))
     assert check.verdict == "fail"
     assert "not a torch checkpoint" in check.finding
+
+
+def test_each_plug_in_is_tried_and_what_is_wrong_with_one_is_told(cli: Cli, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "card", {"card": "talking_card:PLUGIN"}, dict(PYTHON))
+    described = "from dataclasses import replace\nfrom talking_card import PLUGIN as CARD\nPLUGIN = replace(CARD, {})\n"
+    broken = {
+        "gone": 'factory="nowhere.at_all:Renderer"',
+        "lacking": 'factory="app.render.contract:Renderer"',
+        "other": 'factory="pathlib:Path"',
+        "plain": "capabilities=7",
+    }
+    for name, changed in broken.items():
+        install(site, name, {name: f"plug_{name}:PLUGIN"}, {f"plug_{name}.py": described.format(changed)})
+    crash = {
+        "plug_dying.py": described.format('factory="crashing:Renderer"'), "crashing.py": "import os\nos.abort()\n"
+    }  # fmt: skip
+    install(site, "dying", {"dying": "plug_dying:PLUGIN"}, crash)
+    install(site, "unlicensed", {"unlicensed": "plug_un:PLUGIN"}, {"plug_un.py": "raise RuntimeError('no licence')\n"})
+    file = tmp_path / "greenroom.toml"
+    file.write_text(
+        '[[tiers]]\nname = "good"\nrenderer = "card"\n[[tiers]]\nname = "bad"\nrenderer = "unlicensed"\nmodel = "x"\n'
+    )
+    done = cli("doctor", "--json", "--device", "cpu", "--config", file, env={"PYTHONPATH": f"{site}:{PROJECT}"})
+    found = {name: check for name, check in by_name(done.stdout).items() if name.startswith("plug-in ")}
+    told = {name.removeprefix("plug-in "): (check["verdict"], check["finding"]) for name, check in found.items()}
+    assert told["card"] == ("ok", "its description and its renderer load (used by good)")
+    assert told["gone"][0] == "warn"
+    assert "nowhere.at_all:Renderer cannot be imported: ModuleNotFoundError" in told["gone"][1]
+    assert "lacks load, render (used by no tier)" in told["lacking"][1]
+    assert "pathlib:Path is no Renderer" in told["other"][1]
+    assert "its capabilities are not a Capabilities" in told["plain"][1]
+    assert told["dying"][0] == "fail"
+    assert "SIGABRT" in told["dying"][1]
+    assert told["unlicensed"][0] == "fail"
+    assert "RuntimeError: no licence (used by bad)" in told["unlicensed"][1]
+    assert all(check["hint"] for name, check in found.items() if check["verdict"] != "ok")
+    assert done.returncode == 1
