@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import caching, material, recovery
+from benchmarks import caching, failover, material, recovery
 from benchmarks.figures import free_port
 from benchmarks.handover import half_second, pickup, turnaround
 from benchmarks.queue_size import flatness
@@ -28,6 +29,7 @@ from benchmarks.service import Running, dump, service
 
 RESULTS = Path(__file__).parent / "results"
 IDLE_S = 10.0
+KEY_ROUNDS = 3
 
 
 LUA = """
@@ -41,6 +43,17 @@ function done(summary, latency, requests)
 end
 """
 
+KEYS_LUA = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local number = %d
+local body = '{"source": "%s", "audio": "%s", "not_before": "2100-01-01T00:00:00Z", "cache": %s, "options": {"seed": '
+function request()
+  number = number + 1
+  return wrk.format(nil, nil, nil, body .. number .. '}}')
+end
+""" + LUA[LUA.index("function done") :]
+
 
 def posts(running: Running, source: str, audio: str, folder: Path) -> dict[str, Any]:
     """Accepted tasks a second at 1, 16 and 64 connections, each committed before its answer."""
@@ -51,19 +64,22 @@ def posts(running: Running, source: str, audio: str, folder: Path) -> dict[str, 
     script.write_text(LUA % (source, audio))
     results: dict[str, Any] = {}
     for connections in (1, 16, 64):
-        command = [wrk, "-t1", f"-c{connections}", "-d6s", "-s", str(script), f"{running.client.base_url}generate"]
-        if not str(running.client.base_url).endswith("/"):
-            command[-1] = f"{running.client.base_url}/generate"
-        out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        row = next(line for line in out.splitlines() if line.startswith("RESULT")).split()
-        errors = int(next(line for line in out.splitlines() if line.startswith("ERRORS")).split()[1])
-        results[str(connections)] = {
-            "requests_per_s": round(int(row[1]) / (int(row[2]) / 1e6)),
-            "p50_ms": float(row[3]),
-            "p99_ms": float(row[4]),
-            "errors": errors,
-        }
+        results[str(connections)] = _wrk(wrk, running, script, connections, 6)
     return results
+
+
+def _wrk(wrk: str, running: Running, script: Path, connections: int, seconds: int) -> dict[str, Any]:
+    url = f"{str(running.client.base_url).rstrip('/')}/generate"
+    command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    row = next(line for line in out.splitlines() if line.startswith("RESULT")).split()
+    errors = int(next(line for line in out.splitlines() if line.startswith("ERRORS")).split()[1])
+    return {
+        "requests_per_s": round(int(row[1]) / (int(row[2]) / 1e6)),
+        "p50_ms": float(row[3]),
+        "p99_ms": float(row[4]),
+        "errors": errors,
+    }
 
 
 def idle_cpu(running: Running) -> dict[str, float]:
@@ -104,6 +120,27 @@ def durable_posts(folder: Path) -> dict[str, Any]:
         return posts(one, one.upload(material.portrait()), one.upload(material.speech()), folder)
 
 
+def cache_keys(folder: Path) -> dict[str, Any]:
+    """Posts that take part in the cache beside posts that do not (`cache: false`), in turns; none equals another."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        return {"skipped": "wrk is not installed (Debian: apt install wrk)"}
+    rates: dict[bool, list[int]] = {True: [], False: []}
+    with service(folder / "keys", "--slots", "1", port=free_port(), GREENROOM_MAX_WAITING="10000000") as one:
+        source, audio = one.upload(material.portrait()), one.upload(material.speech())
+        for number in range(2 * KEY_ROUNDS):
+            keyed = number % 2 == 0
+            script = folder / "keys.lua"
+            script.write_text(KEYS_LUA % (number * 10_000_000, source, audio, str(keyed).lower()))
+            rates[keyed].append(round(_wrk(wrk, one, script, 16, 4)["requests_per_s"]))
+    median = {keyed: statistics.median(found) for keyed, found in rates.items()}
+    return {
+        "with_keys_per_s": rates[True],
+        "without_per_s": rates[False],
+        "ratio_of_medians": round(median[True] / median[False], 3),
+    }
+
+
 PARTS: dict[str, Callable[[Path], Any]] = {
     "one_service": on_one_service,
     "durable_posts": durable_posts,
@@ -111,7 +148,9 @@ PARTS: dict[str, Callable[[Path], Any]] = {
     "worker_stopped": recovery.worker_stopped,
     "service_stopped": recovery.service_stopped,
     "scheduled": lags,
+    "failover": failover.added,
     "cache": caching.hits,
+    "posts_with_cache_keys": cache_keys,
     "queue_size": flatness,
 }
 

@@ -84,6 +84,28 @@ class Peer:
         """Close all connections."""
         await self._client.aclose()
 
+    async def reach(self, context: Context) -> None:
+        """See that something listens there, before inputs are laid out for it.
+
+        Raises CodedError UPSTREAM_CONNECTION at once: nothing is lost by trying another tier first.
+        """
+        parts = urlsplit(self._settings.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        began = time.monotonic()
+        asked = Request("CONNECT", self.host, "", began)
+        limit = self._settings.connect_s
+        try:
+            async with asyncio.timeout(limit):
+                _, writer = await asyncio.open_connection(parts.hostname, port)
+        except TimeoutError:
+            what = f"found no connection (limit {limit:g} s)"
+            raise asked.fail(FailureCode.UPSTREAM_CONNECTION, "connect_timeout", what) from None
+        except OSError as error:
+            raise asked.fail(FailureCode.UPSTREAM_CONNECTION, "connect", f"found no connection ({error})") from error
+        finally:
+            context.called("connect", time.monotonic() - began)
+        writer.close()
+
     async def call(
         self,
         context: Context,

@@ -66,7 +66,9 @@ class RemoteRenderer(Renderer, Generic[Settings]):
 
     async def _remote(self, job: RenderJob, progress: Progress, raw: Path) -> dict[str, Any]:
         self._peer = self._peer or Peer(self.own)  # connections belong to the loop that runs now
-        return await self.remote(job, progress, self._peer, Context(progress.called, job.traceparent), raw)
+        context = Context(progress.called, job.traceparent)
+        await self._peer.reach(context)
+        return await self.remote(job, progress, self._peer, context, raw)
 
     @abstractmethod
     async def remote(
