@@ -42,6 +42,8 @@ class ComfyServer:
         """Whether there is a WebSocket."""
         self.states = True
         """Whether messages tell the states of all nodes at once, as servers since summer 2025 do."""
+        self.busy_uploads = 0
+        """Answer so many uploads with 503."""
         self.largest_upload = 100 * 1024**2
         self.node_errors: dict[str, Any] | None = None
         """Refuse prompts with these."""
@@ -127,6 +129,9 @@ class ComfyServer:
         if int(request.headers["content-length"]) > self.largest_upload:
             return PlainTextResponse(f"Maximum request body size {self.largest_upload} exceeded.", 413)
         form = await request.form()
+        if self.busy_uploads:
+            self.busy_uploads -= 1
+            return Response(status_code=503)
         file, folder = form["image"], str(form.get("subfolder", ""))
         stem, dot, suffix = file.filename.rpartition(".")
         content, name, number = await file.read(), file.filename, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -108,6 +109,14 @@ def test_a_renamed_upload_is_used_by_its_new_name(studio, picture, speech):
     studio.render(studio.job(picture, speech))
     assert studio.server.prompts[1]["prompt"]["1"]["inputs"]["image"] == name.replace(".png", " (1).png")
     assert studio.server.uploads[name] == b"half of it"
+
+
+def test_an_upload_that_is_sent_again_is_whole(studio, picture, speech):
+    studio.server.busy_uploads = 1
+    studio.render(studio.job(picture, speech))
+    assert studio.server.count("upload") == 3
+    for name, content in studio.server.uploads.items():
+        assert name.startswith(f"greenroom/{hashlib.sha256(content).hexdigest()[:32]}.")
 
 
 def test_a_file_that_the_server_finds_too_large_is_told_with_its_words(studio, picture, speech):
