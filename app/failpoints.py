@@ -14,14 +14,16 @@ from collections.abc import Mapping
 POINTS = frozenset(
     {
         "created", "claimed", "started", "rendered", "published", "committed", "failed", "cancelling",
-        "noticing", "noticed", "twins", "twins_settled",
+        "noticing", "noticed", "twins", "twins_settled", "chained", "taken_in", "released",
     }
 )  # fmt: skip
 """`created`: task committed, 202 not yet sent. `claimed`: claim committed, process not yet told. `started`: the child
 renders. `rendered`: the child is done, nothing published. `published`: file in place, not committed. `committed`:
 SUCCEEDED committed, cleanup not done. `failed`: attempt failed, not yet written. `cancelling`: cancel committed, its
 answer not yet sent. `noticing`: a notice is taken from the outbox, not yet sent. `noticed`: it is sent, not yet written
-down. `twins`: a task has ended, those that wait for it know nothing yet. `twins_settled`: they do."""
+down. `twins`: a task has ended, those that wait for it know nothing yet. `twins_settled`: they do.
+`chained`: all predecessors of a task have succeeded, nothing is done about it yet. `taken_in`: their results are stored
+as its inputs, the task does not know it yet. `released`: it does."""
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 

@@ -26,10 +26,10 @@ from app.api.app import create_app
 from app.api.caching import ResultCache
 from app.api.notice import notice_body
 from app.api.ports import ApiDependencies, ApiSettings
+from app.chains.releaser import Releaser, ReleaseTerms
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
-from app.foresight import Foresight
 from app.health.clocks import Limits
 from app.health.gpu import GpuReader
 from app.health.oom import OomCounter
@@ -212,11 +212,7 @@ class Service:
             store=self.store,
             prepare=self._see_to_judges,
         )
-        self.foresight = Foresight(
-            self.store, self.pool, self.board, self.dispatcher, owner=self.node.id, observer=self.metrics
-        )
-        self.foresight.rebuild()
-        live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk, self.foresight)
+        live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk)
         self.metrics.watch(live)
         self.metrics.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
         self.metrics.expect_slots([plan.name for plan in (*plans, *plan_judges(settings.judges))])
@@ -226,6 +222,15 @@ class Service:
             memory_bytes=settings.probe_memory_bytes,
         )
         self.intake = Intake(self.blobs, self.store, self.sandbox, intake_settings(settings))
+        cache = _result_cache(self.store, settings, self.data_dir)
+        self.releaser = Releaser(
+            self.store,
+            self.intake,
+            ReleaseTerms(self.data_dir, settings.max_wait_time_s),
+            tiers=lambda: self.board.tiers,
+            backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
+            cache=cache,
+        )
         self.app = create_app(
             ApiDependencies(
                 store=self.store,
@@ -244,23 +249,18 @@ class Service:
                     idempotency_ttl_s=settings.idempotency_ttl_s,
                     default_deadline_s=settings.max_wait_time_s,
                 ),
-                render_metrics=self._render_metrics,
+                render_metrics=self.metrics.render,
                 observe_request=self.metrics.observe_request,
                 disk=self.disk,
                 check_target=TargetGuard(allow_private=settings.allow_private_addresses).check,
                 statistics=self.statistics,
                 health=self.watch,
-                cache=_result_cache(self.store, settings, self.data_dir),
+                cache=cache,
                 drop_in=drop_in(settings),
                 tracing=self.tracing,
-                forecast=self.foresight,
             )
         )
         self.metrics.watch_listeners(self.app.state.hub)
-
-    def _render_metrics(self) -> tuple[bytes, str]:
-        self.foresight.catch_up()
-        return self.metrics.render()
 
     def _make_attempt(self, claim: Claim, slot: Slot, on_done: Any) -> Attempt:
         return Attempt(
@@ -386,6 +386,7 @@ class Service:
             self.judges.start()
             await asyncio.to_thread(self.dispatcher.start)
             await self.deliverer.start()
+            await self.releaser.start()
             self.janitor.start()
             self.watch.start()
             # What is there now stays: the collector need not walk over it again, request after request.
@@ -397,6 +398,7 @@ class Service:
         finally:
             log.info("stopping", running=self.dispatcher.running_count(), grace_s=self.settings.shutdown_grace_s)
             await self.tier_control.stop()
+            await self.releaser.stop()
             await asyncio.to_thread(self.watch.stop)
             await asyncio.to_thread(self.dispatcher.stop, self.settings.shutdown_grace_s)
             await asyncio.to_thread(self.judges.stop)

@@ -14,7 +14,7 @@ from app.api.docs_page import render_docs
 from app.api.drop_in import duix, human
 from app.api.holding import Holding
 from app.api.middleware import RequestContext
-from app.api.models import CallbackRequest
+from app.api.models import CallbackRequest, DeriveRequest, GenerateRequest
 from app.api.ports import ApiDependencies
 from app.api.routes import (
     deliveries,
@@ -89,7 +89,7 @@ def _describe(app: FastAPI, deps: ApiDependencies) -> None:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            by_hand = (generate.REQUEST_MODEL, CallbackRequest, ProblemDetails, *review.MODELS)
+            by_hand = (GenerateRequest, DeriveRequest, CallbackRequest, ProblemDetails, *review.MODELS)
             for model in (*by_hand, *((human.HumanRequest,) if deps.drop_in.save_roots else ())):
                 described = model.model_json_schema(ref_template=_REF)
                 described.pop("$defs", None)

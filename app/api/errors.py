@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.api.problems import FieldError, Problem, ProblemCode, ProblemError
 from app.intake.refusal import InputsRefused
 from app.retry.taxonomy import CodedError
-from app.store.interface import IdempotencyConflict, StoreUnavailable
+from app.store.interface import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StoreUnavailable
 
 _log = structlog.get_logger("greenroom.http")
 
@@ -72,6 +72,12 @@ def problem_of(error: Exception) -> Problem | None:
             return invalid_request(field_errors(error.errors(include_input=False, include_url=False))).problem
         case IdempotencyConflict():
             return Problem.of(ProblemCode.IDEMPOTENCY_KEY_REUSED, field="Idempotency-Key", task_id=error.task_id)
+        case NoSuchPredecessor():
+            return Problem.of(ProblemCode.PREDECESSOR_NOT_FOUND, str(error), task_id=error.task_id)
+        case PredecessorFailed():
+            return Problem.of(
+                ProblemCode.PREDECESSOR_FAILED, str(error), task_id=error.task.id, state=error.task.status.value
+            )
         case StoreUnavailable():
             return Problem.of(ProblemCode.STORE_UNAVAILABLE, headers={"Retry-After": str(STORE_RETRY_AFTER_S)})
         case ClientDisconnect():
@@ -115,7 +121,7 @@ def install(app: FastAPI) -> None:
 
     kinds: list[type[Exception]] = [
         ProblemError, InputsRefused, CodedError, RequestValidationError, ValidationError, IdempotencyConflict,
-        StoreUnavailable, ClientDisconnect, HTTPException,
+        NoSuchPredecessor, PredecessorFailed, StoreUnavailable, ClientDisconnect, HTTPException,
     ]  # fmt: skip
     add: Callable[[type[Exception], Any], None] = app.add_exception_handler
     for kind in kinds:

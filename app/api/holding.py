@@ -1,4 +1,4 @@
-"""What holds the whole queue here, so that a waiting task can say why it waits and for how long."""
+"""What holds the whole queue here, so that a waiting task can say why it waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class Holding:
             self._read_at = now  # Others that ask meanwhile go by the last word: one read at a time is enough.
             with contextlib.suppress(StoreUnavailable):
                 self._paused = await self._deps.store.apaused()
-        await self._deps.forecast.refresh()
         slots = self._deps.pool.slots()
         return Holds(
             draining=self._deps.pool.draining(),

@@ -96,11 +96,17 @@ class CallbackRequest(_Body):
     )
 
 
-class GenerateRequest(_Body):
-    """The body of `POST /generate`."""
+class _Order(_Body):
+    """What an order for a video can say."""
 
-    source: Uri | None = Field(None, description="The face: `upload:<id>`, `https://...`, `http://...`, `file:///...`.")
-    audio: Uri | None = Field(None, description="The speech: as `source`. A video with sound will do.")
+    source: Uri | None = Field(
+        None,
+        description="The face: `upload:<id>`, `https://...`, `http://...`, `file:///...`, or `task:<id>`: the video of "
+        "that task, which may be unfinished.",
+    )
+    audio: Uri | None = Field(
+        None, description="The speech: as `source`. A video with sound will do, so that of a task, too."
+    )
     renderer: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         None, description="Name of a tier or renderer; left out, the service chooses."
     )
@@ -109,13 +115,14 @@ class GenerateRequest(_Body):
         description="What may serve the task if its first tier cannot: `none`, `equal` (no degraded tier), `any`. By "
         "default `any`, and `none` where `renderer` is named.",
     )
-    options: JsonObject = Field(default_factory=dict, description="Options of the renderer, checked by its own model.")
-    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = Field(
-        PRIORITY_DEFAULT, description="9 goes first. Lower ones age, so that none starves."
-    )
     not_before: Moment | None = Field(None, description="Do not start before this moment.")
     after: Annotated[list[TaskId], Field(max_length=100)] = Field(
-        default_factory=list, description="Tasks to wait for. Comes later: must be empty."
+        default_factory=list, description="Tasks to wait for: it starts once all of them have SUCCEEDED."
+    )
+    if_unfinished: Literal["wait", "refuse"] = Field(
+        "wait",
+        description="Where a task that is named here (`task:<id>`, `after`) has not finished: `wait` for it, or "
+        "`refuse` this one with a 409.",
     )
     start_deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = Field(
         None, description="Fail if not started this many seconds after the submission (after `not_before` if later)."
@@ -129,10 +136,51 @@ class GenerateRequest(_Body):
         "is one, and one that is on its way is waited for.",
     )
     callback: CallbackRequest | None = Field(None, description="Where to send webhooks as the task goes on.")
-    metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
     request_id: Annotated[str, Field(pattern=_KEY_PATTERN)] | None = Field(
         None, description="Idempotency key, for callers that cannot set the `Idempotency-Key` header."
     )
+
+
+class GenerateRequest(_Order):
+    """The body of `POST /generate`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"source": "upload:upl_01jk", "audio": "https://example.com/speech.mp3", "metadata": {"order": 7}},
+                {"source": "task:task_01jk", "audio": "upload:upl_01jm", "after": ["task_01jh"]},
+                {"source": "task:task_01jk", "audio": "upload:upl_01jm", "if_unfinished": "refuse"},
+            ]
+        }
+    )
+
+    options: JsonObject = Field(default_factory=dict, description="Options of the renderer, checked by its own model.")
+    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = Field(
+        PRIORITY_DEFAULT, description="9 goes first. Lower ones age, so that none starves."
+    )
+    metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
+
+
+class DeriveRequest(_Order):
+    """The body of `POST /tasks/{id}/derive`: what is to be different. What is left out is as in the task."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"audio": "upload:upl_01jm"},
+                {"options": {"crop": "face", "strength": None}, "priority": 9},
+                {"renderer": "wav2lip", "callback": None},
+            ]
+        }
+    )
+
+    options: JsonObject | None = Field(
+        None, description="Merged with those of the task (JSON Merge Patch): null takes one away, and all of them."
+    )
+    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] | None = Field(
+        None, description="9 goes first. Left out or null: that of the task."
+    )
+    metadata: JsonObject | None = Field(None, description="Merged with that of the task, as `options`.")
 
 
 class TaskQuery(BaseModel):
@@ -144,6 +192,9 @@ class TaskQuery(BaseModel):
     renderer: Annotated[str, Field(max_length=64)] | None = None
     retry_of: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Tasks that try this one again."
+    )
+    derived_from: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Tasks that were made from this one with changes."
     )
     created_after: Moment | None = None
     created_before: Moment | None = None

@@ -24,7 +24,6 @@ class ProblemCode(StrEnum):
     REQUEST_INVALID = "REQUEST_INVALID"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
-    FEATURE_NOT_AVAILABLE = "FEATURE_NOT_AVAILABLE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     DIGEST_INVALID = "DIGEST_INVALID"
     DIGEST_MISMATCH = "DIGEST_MISMATCH"
@@ -35,6 +34,9 @@ class ProblemCode(StrEnum):
     TASK_HAS_NO_OUTPUT = "TASK_HAS_NO_OUTPUT"
     TASK_NOT_FAILED = "TASK_NOT_FAILED"
     TASK_NOT_IN_REVIEW = "TASK_NOT_IN_REVIEW"
+    PREDECESSOR_NOT_FOUND = "PREDECESSOR_NOT_FOUND"
+    PREDECESSOR_UNFINISHED = "PREDECESSOR_UNFINISHED"
+    PREDECESSOR_FAILED = "PREDECESSOR_FAILED"
     INPUTS_GONE = "INPUTS_GONE"
     OUTPUT_EXPIRED = "OUTPUT_EXPIRED"
     OUTPUT_GONE = "OUTPUT_GONE"
@@ -78,9 +80,6 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.REQUEST_INVALID: ProblemRow(422, "The request is not valid", "Correct the fields named in `errors`."),
     _P.REQUEST_TOO_LARGE: ProblemRow(413, "The request is too large", "Send less, or upload files separately."),
     _P.REQUEST_TIMEOUT: ProblemRow(408, "The request did not arrive in time", "Send it again.", True),
-    _P.FEATURE_NOT_AVAILABLE: ProblemRow(
-        422, "The feature is not available", "Leave the field out; this version of the service does not have it."
-    ),
     _P.UNSUPPORTED_MEDIA_TYPE: ProblemRow(
         415, "The content type is not supported", "Send application/json or multipart/form-data."
     ),
@@ -106,6 +105,20 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     ),
     _P.TASK_NOT_IN_REVIEW: ProblemRow(
         409, "The task is not in review", "GET the task: somebody may have decided already, or nobody was asked."
+    ),
+    _P.PREDECESSOR_NOT_FOUND: ProblemRow(
+        422, "The task that is to be waited for does not exist", "Check the id: tasks are kept for a limited time."
+    ),
+    _P.PREDECESSOR_UNFINISHED: ProblemRow(
+        409,
+        "The task that is to be waited for has not finished",
+        "Send it again after Retry-After seconds, or leave `if_unfinished` out: it waits then.",
+        True,
+    ),
+    _P.PREDECESSOR_FAILED: ProblemRow(
+        409,
+        "The task that is to be waited for has ended without a result",
+        "It never will have one: try it again, and name the new task.",
     ),
     _P.INPUTS_GONE: ProblemRow(
         410, "The inputs were removed", "They are kept for a limited time: send them again with POST /generate."

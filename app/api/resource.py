@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,13 +11,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.ports import LiveProgress
-from app.forecast.outlook import Outlook
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.records import Artifact, AttemptRecord, TaskRecord
 from app.tasks.status import CLAIMABLE, Status
 
 UNFINISHED_FRACTION = 0.99
 """The most that a task shows before it is SUCCEEDED: completion is the status, never the progress."""
+_ASK_AGAIN_S, _ASK_AGAIN_MAX_S, _SCHEDULED_MAX_S = 2, 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,6 @@ class Progress(BaseModel):
     total: int
     fraction: float | None
     eta_s: float | None
-    """Seconds until the task is expected to end, waiting included; null where nobody can know."""
 
 
 class ErrorResource(BaseModel):
@@ -125,6 +125,10 @@ class TaskLinks(BaseModel):
     """Of a FAILED task: POST here to try it again, as a new task."""
     retries: str | None
     """Of a FAILED task: the tasks that try it again. An address and no list, since what has ended never changes."""
+    derive: str
+    """POST here to make a new task of this one with changes."""
+    derived: str
+    """The tasks that were made like that."""
     deliveries: str | None
     """Of a task with a callback: its notices, and what became of them."""
     review: ReviewLinks | None
@@ -140,16 +144,17 @@ class TaskResource(BaseModel):
     progress: Progress
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
-    queue_wait_s: float | None
-    """Seconds until it is expected to start; null where it does not wait, or nobody can know."""
     wait_reason: str | None
-    """`scheduled`, `twin` (an equal task is on its way, and its result will do), `retry_backoff`, `draining`, `paused`,
+    """`predecessor` (until the tasks in `waits_for` have succeeded), `inputs` (they have; their results are taken in),
+    `scheduled`, `twin` (an equal task is on its way, and its result will do), `retry_backoff`, `draining`, `paused`,
     `no_ready_slot`, `no_tier` (none that is configured now may serve it), `breaker_open` (of every tier that may),
     `slot`, `review`, `cancelling`."""
     wait_until: str | None
     """When `scheduled`, `retry_backoff` and `breaker_open` end."""
     wait_cause: str | None
     """With `retry_backoff`: the code of the failure."""
+    waits_for: list[str]
+    """With `predecessor`: the tasks of `after` that have not succeeded yet."""
     attempts: list[AttemptResource] | None
     """Null in listings."""
     served_by: str | None
@@ -164,6 +169,10 @@ class TaskResource(BaseModel):
     """The FAILED task that this one tries again."""
     trace_id: str | None
     """The trace of the request that made it: what its log lines, attempts, notices and calls carry."""
+    derived_from: str | None
+    """The task that this one was made from with changes."""
+    after: list[str]
+    """The tasks that had to succeed before it could start, those whose results it uses among them."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -177,7 +186,6 @@ def task_resource(
     live: LiveProgress | None = None,
     queue_position: int | None = None,
     holds: Holds | None = None,
-    outlook: Outlook | None = None,
     with_attempts: bool = True,
 ) -> TaskResource:
     """`task` as a resource at the time `now`. A terminal task gives the same for ever."""
@@ -189,12 +197,12 @@ def task_resource(
         id=task.id,
         status=task.status,
         is_terminal=terminal,
-        progress=_progress(task, live if task.status is Status.RUNNING else None, None if terminal else outlook),
+        progress=_progress(task, live if task.status is Status.RUNNING else None),
         queue_position=None if terminal else queue_position,
-        queue_wait_s=None if terminal or outlook is None else _rounded(outlook.wait_s),
         wait_reason=wait.reason,
         wait_until=_moment(wait.until),
         wait_cause=wait.cause,
+        waits_for=[] if terminal else list(task.waits_for or ()),
         attempts=[_attempt(a) for a in task.attempts] if with_attempts else None,
         served_by=task.served_by,
         cached=task.cached,
@@ -209,11 +217,15 @@ def task_resource(
             cancel=None if terminal else f"{path}/cancel",
             retry=f"{path}/retry" if task.status is Status.FAILED else None,
             retries=f"/tasks?retry_of={task.id}" if task.status is Status.FAILED else None,
+            derive=f"{path}/derive",
+            derived=f"/tasks?derived_from={task.id}",
             deliveries=f"{path}/deliveries" if task.callback is not None else None,
             review=_review_links(path) if task.status is Status.REVIEW else None,
         ),
         retry_of=task.retry_of,
         trace_id=task.trace_id or None,
+        derived_from=task.derived_from,
+        after=list(task.after),
         created_at=rfc3339(task.created_at),
         started_at=_moment(task.started_at),
         finished_at=_moment(task.finished_at),
@@ -238,6 +250,8 @@ def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
         return Wait("cancelling")
     if task.status is Status.REVIEW:
         return Wait("review")
+    if task.waits_for is not None:
+        return Wait("predecessor" if task.waits_for else "inputs")
     if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
         return Wait("scheduled", task.not_before)
     if task.status is Status.QUEUED and task.twin_of is not None:
@@ -251,28 +265,40 @@ def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
     return Wait(holds.reason)
 
 
+def retry_after(task: TaskRecord, *, now: float, live: LiveProgress | None = None) -> int | None:
+    """Seconds after which asking again pays, None for a terminal task."""
+    if task.status.is_terminal:
+        return None
+    if task.status is Status.RUNNING and live is not None and live.eta_s is not None:
+        return _seconds(live.eta_s, _ASK_AGAIN_MAX_S)
+    if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
+        return _seconds(task.not_before - now, _SCHEDULED_MAX_S)
+    if task.status is Status.RETRY_WAIT and task.retry_at is not None:
+        return _seconds(task.retry_at - now, _ASK_AGAIN_MAX_S)
+    return _ASK_AGAIN_S
+
+
 def rfc3339(at: float) -> str:
     """Epoch seconds as UTC text with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds(value: float, most: int) -> int:
+    return min(max(math.ceil(value), 1), most)
 
 
 def _moment(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 2)
-
-
-def _progress(task: TaskRecord, live: LiveProgress | None, outlook: Outlook | None) -> Progress:
+def _progress(task: TaskRecord, live: LiveProgress | None) -> Progress:
     if task.status is Status.SUCCEEDED:
         frames = task.output.frames if task.output else 0
         return Progress(phase="done", done=frames, total=frames, fraction=1.0, eta_s=0.0)
     if live is None:
-        eta = None if outlook is None else _rounded(outlook.eta_s)
-        return Progress(phase=None, done=0, total=0, fraction=None if task.status.is_terminal else 0.0, eta_s=eta)
+        return Progress(phase=None, done=0, total=0, fraction=None if task.status.is_terminal else 0.0, eta_s=None)
     fraction = min(live.done / live.total, UNFINISHED_FRACTION) if live.total > 0 else None
-    return Progress(phase=live.phase, done=live.done, total=live.total, fraction=fraction, eta_s=_rounded(live.eta_s))
+    return Progress(phase=live.phase, done=live.done, total=live.total, fraction=fraction, eta_s=live.eta_s)
 
 
 def _attempt(attempt: AttemptRecord) -> AttemptResource:

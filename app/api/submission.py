@@ -6,25 +6,26 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 from starlette.requests import Request
 
 from app.api.admission import admit, client_of, require_room
 from app.api.body import declared_length, parse_object, read_object
+from app.api.draft import Draft, complete
 from app.api.errors import field_errors, invalid_request
-from app.api.models import GenerateRequest, json_bytes
+from app.api.models import CallbackRequest, DeriveRequest, GenerateRequest, json_bytes
 from app.api.multipart import FormLimits, boundary_of, read_form
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.failpoints import hit
 from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError
-from app.store.records import Callback, Created, IdempotencyKey, InputRef, NewTask
+from app.store.records import Callback, Created, IdempotencyKey, NewTask
 from app.tasks.notices import DEFAULT_NOTICES
 from app.tasks.trace import TraceContext
-from app.tiers.tiers import NoTier, UnknownTier, Work
+from app.tiers.tiers import UnknownTier
 
 INPUT_FIELDS = ("source", "audio")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -33,23 +34,31 @@ _FORM_OVERHEAD = 64 * 1024
 """Boundaries and part headers of a multipart body."""
 
 
+B = TypeVar("B", bound=GenerateRequest | DeriveRequest)
+
+
 @dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Generic[B]):
     """A request as it was read: the JSON fields, and the files that came with it by field."""
 
-    body: GenerateRequest
+    body: B
     files: dict[str, Received] = field(default_factory=dict)
 
     def input(self, name: str) -> str | Received:
-        """What stands for `source` or `audio`."""
+        """What stands for `source` or `audio`; empty where nothing does."""
         return self.files.get(name) or getattr(self.body, name) or ""
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, of: str = "") -> str:
         """What an idempotency key stands for: the body with its defaults, and the contents of the files sent with it.
 
         An address counts as it is written: a repeat must find its task also when the file behind it is gone by then.
+        With `of`, the id of a task, only what was said counts: left out means as in that task.
         """
-        canonical = self.body.model_dump(mode="json", exclude={"request_id"})
+        canonical = self.body.model_dump(mode="json", exclude={"request_id"}, exclude_unset=bool(of))
+        if of:
+            canonical["derive"] = of
+        elif canonical["if_unfinished"] == "wait":
+            del canonical["if_unfinished"]  # Keys of before there was this field stay good.
         canonical |= {name: f"sha256:{file.blob.sha256}" for name, file in self.files.items()}
         return hashlib.sha256(json.dumps(canonical, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -57,9 +66,8 @@ class Submission:
 async def submit(request: Request, deps: ApiDependencies) -> Created:
     """Do all of it. Whatever is wrong is raised before anything is queued."""
     key, client = idempotency_key(request), client_of(request)
-    submission = await read_submission(request, deps)
+    submission = await read_submission(request, GenerateRequest, deps)
     body = submission.body
-    refuse_unavailable(body)
     check_options(body.renderer, fallback_of(body), body.options, deps)
     key = agreed_key(key, body.request_id)
     remembered = None
@@ -68,61 +76,48 @@ async def submit(request: Request, deps: ApiDependencies) -> Created:
         replayed = await deps.store.afind_replay(remembered)
         if replayed is not None:
             return Created(replayed, replayed=True)
-    task = await ordered(submission, client, request.scope["state"]["trace"], deps)
-    created = await admit(task, remembered, deps)
+    new = await ordered(submission, client, request.scope["state"]["trace"], deps)
+    created = await admit(new, remembered, deps)
     hit("created")
     return created
 
 
-async def ordered(submission: Submission, client: str, trace: TraceContext, deps: ApiDependencies) -> NewTask:
+async def ordered(
+    submission: Submission[GenerateRequest], client: str, trace: TraceContext, deps: ApiDependencies
+) -> NewTask:
     """The task that a submission asks for, its inputs taken in; its options are checked already."""
     body = submission.body
-    fallback = fallback_of(body)
     require_room(deps)
-    callback = await checked_callback(body, deps)
-    kinds = deps.tiers.tiers.sources(body.renderer, fallback)
-    source, audio = await deps.intake.resolve(
-        submission.input("source"),
-        submission.input("audio"),
-        source_kinds=kinds,
-    )
-    work = Work(body.renderer, fallback, body.options, source.media, audio.media)
-    now = deps.clock()
-    not_before = body.not_before.timestamp() if body.not_before else None
-    # Deadlines of a scheduled task count from the moment it may start: else it could be late before it can begin.
-    base = max(now, not_before or 0.0)
-    deadline_s = body.deadline_s if body.deadline_s is not None else deps.settings.default_deadline_s
-    route = route_of(work, deps)
-    return NewTask(
-        source=source,
-        audio=audio,
+    draft = Draft(
+        source=submission.input("source"),
+        audio=submission.input("audio"),
         renderer=body.renderer,
-        fallback=fallback,
-        route=route,
+        fallback=fallback_of(body),
         options=body.options,
         priority=body.priority,
-        not_before=not_before,
-        start_deadline_at=None if body.start_deadline_s is None else base + body.start_deadline_s,
-        deadline_at=None if deadline_s is None else base + deadline_s,
+        not_before=body.not_before.timestamp() if body.not_before else None,
+        start_deadline_s=body.start_deadline_s,
+        deadline_s=body.deadline_s,
+        use_cache=body.cache is not False,
+        callback=await checked_callback(body.callback, deps),
         metadata=body.metadata,
-        client=client,
-        trace=trace,
-        callback=callback,
-        cache_keys=() if body.cache is False else await cache_keys(work, route, source, audio, deps),
+        after=tuple(body.after),
+        refuse_unfinished=body.if_unfinished == "refuse",
     )
+    return await complete(draft, deps, client=client, trace=trace)
 
 
-async def read_submission(request: Request, deps: ApiDependencies) -> Submission:
+async def read_submission(request: Request, model: type[B], deps: ApiDependencies) -> Submission[B]:
     """The request in either of its two forms. Raises `ProblemError`, `CodedError`."""
     content_type = request.headers.get("content-type", "application/json")
     boundary = boundary_of(content_type)
     if boundary is not None:
-        return await _read_multipart(request, boundary, deps)
+        return await _read_multipart(request, model, boundary, deps)
     fields = await read_object(request, deps.settings.max_json_bytes, deps.settings.body_idle_s)
-    return Submission(_validated(fields, {}, deps))
+    return Submission(_validated(fields, {}, model, deps))
 
 
-async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependencies) -> Submission:
+async def _read_multipart(request: Request, model: type[B], boundary: bytes, deps: ApiDependencies) -> Submission[B]:
     require_room(deps)
     settings = deps.settings
     limit = len(INPUT_FIELDS) * settings.max_upload_bytes + settings.max_json_bytes + _FORM_OVERHEAD
@@ -148,62 +143,41 @@ async def _read_multipart(request: Request, boundary: bytes, deps: ApiDependenci
         raise invalid_request(errors)
     for name, text_part in form.texts.items():
         fields[name] = text_part[: _MAX_URI_BYTES + 1].decode(errors="replace").strip()
-    return Submission(_validated(fields, form.files, deps), form.files)
+    return Submission(_validated(fields, form.files, model, deps), form.files)
 
 
 _PART_HINT = "The parts are `source`, `audio` (files) and `request` (a JSON object with all other fields)."
 
 
-def _validated(fields: dict[str, Any], files: dict[str, Received], deps: ApiDependencies) -> GenerateRequest:
+def _validated(fields: dict[str, Any], files: dict[str, Received], model: type[B], deps: ApiDependencies) -> B:
     """The fields as a model. All that is wrong is said at once."""
     errors: list[FieldError] = []
-    body = None
+    body: B | None = None
     try:
-        body = GenerateRequest.model_validate(fields)
+        body = cast(B, model.model_validate(fields))
     except ValidationError as error:
         errors = field_errors(error.errors(include_input=False, include_url=False))
-    for name in INPUT_FIELDS:
+    for name in INPUT_FIELDS if model is GenerateRequest else ():
         if name not in files and fields.get(name) is None:
             errors.append(FieldError(name, ProblemCode.REQUEST_INVALID, "missing", "The field is required."))
-    limit = deps.settings.max_metadata_bytes
-    if body is not None and json_bytes(body.metadata) > limit:
-        text = f"The metadata is larger than {limit} bytes."
-        errors.append(FieldError("metadata", ProblemCode.REQUEST_INVALID, "too_large", text))
+    if body is not None:
+        errors += metadata_errors(body.metadata or {}, deps)
     if errors or body is None:
         raise invalid_request(errors)
     return body
 
 
-def refuse_unavailable(body: GenerateRequest) -> None:
-    """Raise FEATURE_NOT_AVAILABLE for every field whose feature this version does not have. Nothing is ignored."""
-    asked = {
-        "after": bool(body.after) and "Submit the task when the others have finished.",
-    }
-    for name in INPUT_FIELDS:
-        uri = getattr(body, name)
-        is_task = uri is not None and uri.lower().startswith("task:")
-        asked[name] = is_task and "Wait for that task, download its output and upload it."
-    errors = [
-        FieldError(
-            name, ProblemCode.FEATURE_NOT_AVAILABLE, "not_available", f"`{name}` asks for a feature to come.", hint
-        )
-        for name, hint in asked.items()
-        if isinstance(hint, str)
-    ]
-    if errors:
-        first = errors[0]
-        raise ProblemError(
-            ProblemCode.FEATURE_NOT_AVAILABLE,
-            first.detail,
-            field=first.field,
-            reason=first.reason,
-            hint=first.hint,
-            errors=errors,
-        )
+def metadata_errors(metadata: dict[str, Any], deps: ApiDependencies) -> list[FieldError]:
+    """What is wrong with the metadata of a task."""
+    limit = deps.settings.max_metadata_bytes
+    if json_bytes(metadata) <= limit:
+        return []
+    text = f"The metadata is larger than {limit} bytes."
+    return [FieldError("metadata", ProblemCode.REQUEST_INVALID, "too_large", text)]
 
 
 def fallback_of(body: GenerateRequest) -> str:
-    """What may serve the task."""
+    """What may serve the task that a request asks for."""
     return body.fallback or default_fallback(body.renderer)
 
 
@@ -229,11 +203,11 @@ def check_options(renderer: str | None, fallback: str, options: dict[str, Any], 
         raise invalid_request(field_errors(errors, prefix=("options",))) from None
 
 
-async def checked_callback(body: GenerateRequest, deps: ApiDependencies) -> Callback | None:
+async def checked_callback(asked: CallbackRequest | None, deps: ApiDependencies) -> Callback | None:
     """Where the notices go. Raises REQUEST_INVALID for an address that none are sent to."""
-    if body.callback is None:
+    if asked is None:
         return None
-    url = body.callback.url
+    url = asked.url
     try:
         await deps.check_target(url)
     except CodedError as error:
@@ -242,28 +216,8 @@ async def checked_callback(body: GenerateRequest, deps: ApiDependencies) -> Call
         raise invalid_request(
             [FieldError("callback.url", ProblemCode.REQUEST_INVALID, reason, failure.message, failure.hint)]
         ) from None
-    events = tuple(dict.fromkeys(body.callback.events)) or DEFAULT_NOTICES
-    return Callback(url, events, body.callback.secret)
-
-
-def route_of(work: Work, deps: ApiDependencies) -> tuple[str, ...]:
-    """The tiers that may serve the task. Raises REQUEST_INVALID with each tier's reason if none may."""
-    try:
-        return deps.tiers.tiers.route(work)
-    except NoTier as error:
-        hint = "Change the request, or allow other tiers with `fallback`."
-        texts = [f"{name} cannot serve it: {reason}." for name, reason in error.reasons.items()]
-        code = ProblemCode.REQUEST_INVALID
-        raise invalid_request([FieldError("renderer", code, "no_tier", text, hint) for text in texts]) from None
-
-
-async def cache_keys(
-    work: Work, route: tuple[str, ...], source: InputRef, audio: InputRef, deps: ApiDependencies
-) -> tuple[str, ...]:
-    """Results of which keys may answer the task; none where nothing is cached."""
-    if deps.cache is None:
-        return ()
-    return await deps.cache.usable_keys(deps.tiers.tiers, route, work.options, source, audio)
+    events = tuple(dict.fromkeys(asked.events)) or DEFAULT_NOTICES
+    return Callback(url, events, asked.secret)
 
 
 def idempotency_key(request: Request) -> str | None:

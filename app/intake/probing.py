@@ -73,16 +73,21 @@ def check_role(info: MediaInfo, role: Role, source_kinds: frozenset[str]) -> Non
         require_audio(info)
         return
     require_source(info)
-    if info.kind not in source_kinds:
-        raise refuse(
-            FailureCode.INPUT_INVALID,
-            f"The renderer takes no {info.kind} as source, only: {', '.join(sorted(source_kinds))}.",
-            "Send another source or choose another renderer.",
-            reason="source_kind",
-            kind=info.kind,
-        )
+    require_kind(info.kind, source_kinds)
     if info.width <= 0 or info.height <= 0 or (info.kind == "video" and info.duration_s <= 0):
         raise refuse(FailureCode.INPUT_INVALID, "The source has no frames.", reason="no_video_frames")
+
+
+def require_kind(kind: str, source_kinds: frozenset[str]) -> None:
+    """Raise INPUT_INVALID unless a source may be of this kind."""
+    if kind not in source_kinds:
+        raise refuse(
+            FailureCode.INPUT_INVALID,
+            f"The renderer takes no {kind} as source, only: {', '.join(sorted(source_kinds))}.",
+            "Send another source or choose another renderer.",
+            reason="source_kind",
+            kind=kind,
+        )
 
 
 def named(error: CodedError, sha256: str, name: str) -> CodedError:

@@ -11,13 +11,13 @@ from typing import Protocol
 from app.intake.blobs import Blob, BlobStore
 from app.intake.fetch import Fetcher, FetchLimits
 from app.intake.files import LocalFiles
-from app.intake.probing import ProbeCache, Prober, Role, check_role, named
+from app.intake.probing import ProbeCache, Prober, Role, check_role, named, require_kind
 from app.intake.refusal import InputsRefused, refuse, with_field
+from app.intake.results import Awaited, Result, take
 from app.media.info import MediaInfo, MediaLimits
 from app.retry.taxonomy import CodedError, FailureCode
 from app.store.records import InputRef, UploadRecord
 
-SCHEMES = ("upload:", "file:", "http:", "https:")
 _MEDIA = tuple(field.name for field in fields(MediaInfo))
 ANY_SOURCE = frozenset({"image", "video"})
 
@@ -35,6 +35,10 @@ class Received:
 
     blob: Blob
     name: str
+
+
+Given = str | Received | Result | Awaited | InputRef
+"""An input: an address, a file in the request, another task's video, or what another task was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,12 @@ class Intake:
         )
 
     async def resolve(
-        self, source: str | Received, audio: str | Received, *, source_kinds: frozenset[str] = ANY_SOURCE
+        self, source: Given, audio: Given, *, source_kinds: frozenset[str] = ANY_SOURCE
     ) -> tuple[InputRef, InputRef]:
-        """Both inputs of a task, stored and probed. Raises `InputsRefused` with one error per refused field."""
+        """Both inputs of a task, stored and probed; of what is awaited, its place.
+
+        Raises `InputsRefused` with one error per refused field.
+        """
         named_uploads = [upload_id for given in (source, audio) if (upload_id := _upload_id(given)) is not None]
         uploads = await self._uploads.aget_uploads(named_uploads) if named_uploads else {}
         face = self._at_hand("source", source, source_kinds, uploads)
@@ -106,7 +113,7 @@ class Intake:
         await asyncio.to_thread(self.blobs.close)
 
     def _at_hand(
-        self, role: Role, given: str | Received, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
+        self, role: Role, given: Given, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
     ) -> InputRef | None:
         """An upload that was probed before and suits its role, for which nothing has to be waited; None for all else.
 
@@ -123,9 +130,13 @@ class Intake:
         return _reference(given, Blob(upload.sha256, upload.bytes), upload.name, info)
 
     async def _one(
-        self, role: Role, given: str | Received, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
+        self, role: Role, given: Given, source_kinds: frozenset[str], uploads: Mapping[str, UploadRecord]
     ) -> InputRef:
         try:
+            if isinstance(given, Awaited):
+                if role == "source":
+                    require_kind("video", source_kinds)
+                return given.reference()
             blob, name = await self._stored(given, uploads)
             info = await self.inspect(blob.sha256, name)
             check_role(info, role, source_kinds)
@@ -133,9 +144,16 @@ class Intake:
             raise with_field(error, role) from error
         return _reference(given, blob, name, info)
 
-    async def _stored(self, given: str | Received, uploads: Mapping[str, UploadRecord]) -> tuple[Blob, str]:
-        if isinstance(given, Received):
-            return given.blob, given.name
+    async def _stored(
+        self, given: str | Received | Result | InputRef, uploads: Mapping[str, UploadRecord]
+    ) -> tuple[Blob, str]:
+        match given:
+            case Received():
+                return given.blob, given.name
+            case Result():
+                return await take(self.blobs, given), given.name
+            case InputRef():
+                return self._kept(given), given.name
         upload_id = _upload_id(given)
         if upload_id is not None:
             return self._uploaded(upload_id, uploads)
@@ -147,9 +165,15 @@ class Intake:
         raise refuse(
             FailureCode.INPUT_INVALID,
             "The address has none of the known schemes.",
-            "Give upload:<id>, https://..., http://... or file:///...",
+            "Give upload:<id>, task:<id>, https://..., http://... or file:///...",
             reason="scheme",
         )
+
+    def _kept(self, given: InputRef) -> Blob:
+        if not self.blobs.touch(given.sha256):
+            text = f"The {given.name} of that task was removed."
+            raise refuse(FailureCode.INPUT_NOT_FOUND, text, "Send it again.", reason="removed")
+        return Blob(given.sha256, given.bytes)
 
     def _uploaded(self, upload_id: str, uploads: Mapping[str, UploadRecord]) -> tuple[Blob, str]:
         upload = uploads.get(upload_id)
@@ -163,8 +187,14 @@ class Intake:
         return Blob(upload.sha256, upload.bytes), upload.name
 
 
-def _reference(given: str | Received, blob: Blob, name: str, info: MediaInfo) -> InputRef:
-    uri = f"multipart:{given.name}" if isinstance(given, Received) else given
+def _reference(given: Given, blob: Blob, name: str, info: MediaInfo) -> InputRef:
+    match given:
+        case str():
+            uri = given
+        case Received():
+            uri = f"multipart:{given.name}"
+        case _:
+            uri = given.uri
     media = {field: getattr(info, field) for field in _MEDIA}
     return InputRef(uri=uri, sha256=blob.sha256, bytes=blob.bytes, name=name, media=media)
 
@@ -173,8 +203,8 @@ def _scheme(given: str) -> str:
     return given[: given.find(":") + 1].lower()
 
 
-def _upload_id(given: str | Received) -> str | None:
+def _upload_id(given: Given) -> str | None:
     """The id in `upload:<id>`, None for anything else."""
-    if isinstance(given, Received) or _scheme(given) != "upload:":
+    if not isinstance(given, str) or _scheme(given) != "upload:":
         return None
     return given[len("upload:") :]

@@ -41,6 +41,7 @@ class FailureCode(StrEnum):
     JUDGE_FAILED = "JUDGE_FAILED"
     OUTPUT_INVALID = "OUTPUT_INVALID"
     LOW_CONFIDENCE = "LOW_CONFIDENCE"
+    PREDECESSOR_FAILED = "PREDECESSOR_FAILED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CANCELLED = "CANCELLED"
     TASK_LOST = "TASK_LOST"
@@ -230,6 +231,11 @@ FAILURE_TABLE: dict[FailureCode, FailurePolicy] = {
         1, 0, tier=1, kills=False, suspect=False, breaker=True,
         message="The rendered video did not reach the confidence threshold.",
         hint="Use a clearer source or audio, or approve it by hand.",
+    ),
+    _C.PREDECESSOR_FAILED: _row(
+        0, 0, tier=None, kills=False, suspect=False, breaker=False,
+        message="A task that this one waited for has ended without a result.",
+        hint="Try that task again first, then this one: a retry of this one follows the newest retry of that one.",
     ),
     _C.DEADLINE_EXCEEDED: _row(
         0, 0, tier=None, kills=True, suspect=False, breaker=False,

@@ -23,7 +23,7 @@ _FIXED = frozenset(
     {
         "id", "priority", "source", "audio", "renderer", "fallback", "options", "metadata", "client", "trace_id",
         "created_at", "enqueued_at", "not_before", "start_deadline_at", "deadline_at", "retry_of", "callback",
-        "cache_keys", "span_id", "sampled", "attempts",
+        "cache_keys", "span_id", "sampled", "use_cache", "derived_from", "after", "attempts",
     }
 )  # fmt: skip
 """What a task keeps from its creation to its end, and what is written in another form."""
@@ -67,8 +67,9 @@ def as_it_was(task: TaskRecord, snapshot: Mapping[str, Any]) -> TaskRecord:
     """`task` as a notice's snapshot has it. Fields that an older version did not keep are as they are now."""
     values: dict[str, Any] = {name: snapshot[name] for name in SNAPSHOT if name in snapshot}
     values["status"] = Status(values["status"])
-    if "route" in values:
-        values["route"] = tuple(values["route"])
+    for name in ("route", "waits_for"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
     if values["output"] is not None:
         values["output"] = Artifact(**values["output"])
     kept = [{name: value for name, value in one.items() if name in _ATTEMPT_FIELDS} for one in snapshot["attempts"]]

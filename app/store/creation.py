@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import delete, exists, func, insert, select
 
 from app.retry.taxonomy import Failure, FailureCode
-from app.store import cache, twins
+from app.store import cache, dependencies, twins
 from app.store.announce import announce
 from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
 from app.store.records import CachedResult, CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
@@ -38,9 +39,12 @@ def create(
         earlier = find_replay(tx, key)
         if earlier is not None:
             return Created(earlier, replayed=True)
+    if new.waits_for:
+        # Looked up first: whoever names a task that has failed is told so, also by a full queue.
+        waits_for = dependencies.unfinished(tx, new.waits_for)
     later = new.not_before is not None and new.not_before > tx.now
     full = max_waiting is not None and tx.waiting >= max_waiting
-    shares = bool(new.cache_keys) and not later
+    shares = bool(new.cache_keys) and not later and not new.waits_for
     if shares and (cached_when_full or not full):
         result = cache.find(tx.reading, new.cache_keys, tx.now)
         if result is not None:
@@ -50,6 +54,8 @@ def create(
     if max_waiting_per_client is not None and _waiting_of(tx, new.client, max_waiting_per_client):
         raise ClientQueueFull(new.client, max_waiting_per_client, tx.waiting)
     deferred = defer_above is not None and tx.waiting >= defer_above
+    if new.waits_for:
+        return Created(_chained(tx, new, key, waits_for), replayed=False, deferred=deferred)
     leader = twins.leader_of(tx, new.cache_keys) if shares else None
     task, row = _begin(tx, new, key, leader)
     tx.put_off(tasks, row)
@@ -67,12 +73,33 @@ def _served(tx: Transaction, new: NewTask, key: IdempotencyKey | None, result: C
     return cache.serve(tx, task, result)
 
 
+def _chained(tx: Transaction, new: NewTask, key: IdempotencyKey | None, waits_for: tuple[str, ...]) -> TaskRecord:
+    """A new task that waits for others. It has no cache keys before it is released, so that no twin can follow it: it
+    might be one of those that it waits for.
+    """
+    task, row = _begin(tx, replace(new, cache_keys=()), key, None, waits_for=waits_for)
+    tx.connection.execute(insert(tasks), row)
+    dependencies.remember(tx, task.id, new.waits_for)
+    announce(tx, task, EVENT_OF[Status.QUEUED])
+    return task
+
+
 def _begin(
-    tx: Transaction, new: NewTask, key: IdempotencyKey | None, leader: Leader | None, use: str | None = None
+    tx: Transaction,
+    new: NewTask,
+    key: IdempotencyKey | None,
+    leader: Leader | None,
+    use: str | None = None,
+    *,
+    waits_for: tuple[str, ...] | None = None,
 ) -> tuple[TaskRecord, dict[str, Any]]:
     """A new task with its first event and its key, and its row, which is still to be written."""
-    task = _first_record(new, tx.now, tx.next_event_id, twin_of=None if leader is None else leader.id)
-    origin = {} if new.retry_of is None else {"retry_of": new.retry_of}
+    twin_of = None if leader is None else leader.id
+    task = _first_record(new, tx.now, tx.next_event_id, twin_of=twin_of, waits_for=waits_for)
+    links = {"retry_of": new.retry_of, "derived_from": new.derived_from}
+    origin: dict[str, Any] = {name: task_id for name, task_id in links.items() if task_id is not None}
+    if waits_for is not None:
+        origin["waits_for"] = list(waits_for)
     if new.cache_keys:
         origin["cache"] = use or ("miss" if leader is None else "join")
     tx.emit(task.id, EVENT_OF[Status.QUEUED], Status.QUEUED, 0, origin)
@@ -91,10 +118,11 @@ def _begin(
     later = new.not_before is not None and new.not_before > tx.now
     # With a leader that runs, the work has started in time.
     start_by = None if leader is not None and leader.running else new.start_deadline_at
+    waits = leader is not None or waits_for is not None
     return task, first_values(task) | {
         "rank": rank(task.enqueued_at, task.priority),
-        "ready_at": None if later or leader is not None else tx.now,
-        "due_at": new.not_before if later else None,
+        "ready_at": None if later or waits else tx.now,
+        "due_at": new.not_before if later and not waits else None,
         "give_up_at": min((at for at in (start_by, new.deadline_at) if at is not None), default=None),
     }
 
@@ -177,7 +205,12 @@ def expire_waiting(tx: Transaction, now: float | None, limit: int) -> list[TaskR
         never_ran = task.attempt == 0
         message = "The task did not start before its deadline." if never_ran else ""
         hint = "Raise `start_deadline_s` or `deadline_s`, or add slots: all were busy until then." if never_ran else ""
-        detail = {"waited_as": task.status.value, "last_failure": task.retry_reason}
+        detail: dict[str, object] = {"waited_as": task.status.value, "last_failure": task.retry_reason}
+        if task.waits_for is not None:
+            others = ", ".join(task.waits_for) or "the inputs that its predecessors made"
+            message = f"The task did not start before its deadline: it waited for {others}."
+            hint = "Raise `start_deadline_s` or `deadline_s`: they count while a task waits for others, too."
+            detail["waits_for"] = list(task.waits_for)
         error = as_error(Failure(FailureCode.DEADLINE_EXCEEDED, message, hint, detail))
         failed.append(finish(tx, task, Status.FAILED, {"error": error}, error=error))
     return failed
@@ -198,7 +231,9 @@ def as_error(failure: Failure) -> dict[str, object]:
     }
 
 
-def _first_record(new: NewTask, now: float, event_id: int, *, twin_of: str | None) -> TaskRecord:
+def _first_record(
+    new: NewTask, now: float, event_id: int, *, twin_of: str | None, waits_for: tuple[str, ...] | None
+) -> TaskRecord:
     return TaskRecord(
         id=new_id("task", now),
         status=Status.QUEUED,
@@ -239,4 +274,8 @@ def _first_record(new: NewTask, now: float, event_id: int, *, twin_of: str | Non
         twin_of=twin_of,
         span_id="" if new.trace is None else new.trace.span_id,
         sampled=new.trace is None or new.trace.sampled,
+        use_cache=new.use_cache,
+        derived_from=new.derived_from,
+        after=new.after,
+        waits_for=waits_for,
     )

@@ -28,12 +28,12 @@ from app.store.records import (
     Page,
     QueueStats,
     ReadyRoute,
+    Release,
     TaskEnding,
     TaskFilter,
     TaskRecord,
     UploadRecord,
     Verdict,
-    Workload,
 )
 from app.tasks.status import Status
 
@@ -70,6 +70,22 @@ class ClientQueueFull(Exception):
         self.limit = limit
         self.waiting = waiting
         super().__init__(f"The client {client!r} has its limit of {limit} waiting tasks.")
+
+
+class NoSuchPredecessor(Exception):
+    """A task names a predecessor that is not there (any more); nothing was written."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"There is no task {task_id} to wait for.")
+
+
+class PredecessorFailed(Exception):
+    """A task names a predecessor that has ended without a result; nothing was written."""
+
+    def __init__(self, task: TaskRecord) -> None:
+        self.task = task
+        super().__init__(f"Task {task.id} is {task.status}.")
 
 
 class NotInReview(Exception):
@@ -130,6 +146,9 @@ class Store(Protocol):
         A task that may start now and has `cache_keys` is served with a cached result where there is one: it has ended
         when this returns. It needs no place in the queue; still a full one refuses it unless `cached_when_full`. Else
         it follows a live task with the same keys: QUEUED, with `twin_of`, until that one has ended.
+
+        A task that names others in `waits_for` is QUEUED and not claimed until it is released (`arelease`). It takes
+        part in the cache only then. Raises `NoSuchPredecessor`, `PredecessorFailed`.
         """
 
     def create(
@@ -149,6 +168,9 @@ class Store(Protocol):
 
     async def aget(self, task_id: str) -> TaskRecord | None:
         """One task with its attempts."""
+
+    async def aget_some(self, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        """Those of some tasks, at most 500, that are there, by their ids; without attempts."""
 
     async def alist(
         self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50, oldest_first: bool = False
@@ -187,13 +209,6 @@ class Store(Protocol):
 
         Counting takes 0.3 ms per 1000 tasks; with `at_most` it stops there, and that number means "so many or more".
         """
-
-    async def aworkload(self, *, since: float, rendered: int, queued: int) -> Workload:
-        """Attempts that succeeded and ended after `since` (the newest `rendered`), what runs on any node, and the first
-        `queued` tasks of those that could start now."""
-
-    def workload(self, *, since: float, rendered: int, queued: int) -> Workload:
-        """As `aworkload`, for threads."""
 
     async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """Events with an id above `after`, oldest first, of one task or of all."""
@@ -367,6 +382,22 @@ class Store(Protocol):
 
     async def aset_paused(self, paused: bool) -> None:
         """As `set_paused`, for an event loop."""
+
+    # -- chains -----------------------------------------------------------------------------------------------------
+    async def areleasable(self, limit: int) -> list[TaskRecord]:
+        """Tasks that wait and whose predecessors have all succeeded, the most urgent first. Costs a look-up."""
+
+    async def arelease(self, task_id: str, release: Release) -> TaskRecord | None:
+        """Let such a task go: it queues up from now on, or is served as `acreate` says. One event, `task.released`.
+
+        None, and nothing is written, if it does not wait like that (any more).
+        """
+
+    async def arefuse_release(self, task_id: str, error: dict[str, Any]) -> TaskRecord | None:
+        """Fail such a task: what its predecessors made will not do. None as in `arelease`."""
+
+    async def abreak_chains(self) -> list[TaskRecord]:
+        """Fail all tasks that wait for one that has ended without a result, those that wait for them, and so on."""
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
     def prune_keys(self) -> int:

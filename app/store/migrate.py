@@ -8,10 +8,10 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from app.store.interface import SchemaTooNew
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest revision. Kept here as well as in `migrations/`, so that an ordinary start need not import alembic."""
 
-KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", HEAD})
+KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", HEAD})
 """All revisions that this version can upgrade from."""
 
 _VERSION = table("alembic_version", column("version_num"))

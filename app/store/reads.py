@@ -36,6 +36,12 @@ def get(connection: Connection, task_id: str) -> TaskRecord | None:
     return task_record(row, rows)
 
 
+def get_some(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+    """Those of some tasks that are there, without attempts."""
+    rows = connection.execute(_SOME, {"wanted": list(task_ids)})
+    return {task.id: task for task in map(task_record, rows)}
+
+
 def find_replay(connection: Connection, key: IdempotencyKey, now: float) -> TaskRecord | None:
     """The task that a key made, while the key is good. Raises `IdempotencyConflict`."""
     row = connection.execute(
@@ -84,6 +90,7 @@ def queue(connection: Connection, now: float) -> QueueStats:
     joined = connection.execute(
         select(func.count()).where(tasks.c.twin_of.is_not(None), tasks.c.finished_at.is_(None))
     ).scalar_one()
+    chained = connection.execute(select(func.count()).where(tasks.c.waits_for.is_not(None))).scalar_one()
     since = connection.execute(
         select(
             select(func.min(tasks.c.ready_at)).where(tasks.c.ready_at.is_not(None)).scalar_subquery(),
@@ -92,9 +99,10 @@ def queue(connection: Connection, now: float) -> QueueStats:
     ).one()
     return QueueStats(
         by_status=by_status,
-        runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled - joined,
+        runnable=sum(by_status[status] for status in CLAIMABLE) - scheduled - joined - chained,
         scheduled=scheduled,
         joined=joined,
+        chained=chained,
         oldest_runnable_at=min((at for at in since if at is not None), default=None),
         paused=paused(connection),
     )
@@ -206,6 +214,7 @@ _NEXT_DUE = select(
 _FAILED = tasks.c.status == literal_column("'FAILED'")
 """Spelled out as in the partial indexes: a database cannot match a parameter with their condition."""
 
+_SOME = select(*TASK).where(tasks.c.id.in_(bindparam("wanted", expanding=True)))
 _UPLOADS = select(*UPLOAD).where(
     uploads.c.id.in_(bindparam("wanted", expanding=True)), uploads.c.expires_at > bindparam("now")
 )
@@ -221,6 +230,8 @@ def _filtered(where: TaskFilter) -> Select[Any]:
         query = query.where(tasks.c.client == where.client)
     if where.retry_of is not None:
         query = query.where(tasks.c.retry_of == where.retry_of)
+    if where.derived_from is not None:
+        query = query.where(tasks.c.derived_from == where.derived_from)
     if where.created_after is not None:
         query = query.where(tasks.c.created_at > where.created_after)
     if where.created_before is not None:

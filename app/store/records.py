@@ -17,6 +17,7 @@ class InputRef:
     uri: str
     """What the caller wrote (`upload:...`, `file:///...`, `https://...`) or `multipart:<file name>`."""
     sha256: str
+    """Empty while it is the result of a task that has not finished (`task:...`)."""
     bytes: int
     name: str
     """A file name for people; never used as a path."""
@@ -67,6 +68,26 @@ class NewTask:
     callback: Callback | None = None
     cache_keys: tuple[str, ...] = ()
     """Results of which keys would do, best first; empty: it takes no part in the cache."""
+    use_cache: bool = True
+    """Whether its caller lets it take part in the cache."""
+    derived_from: str | None = None
+    """The task that it was made from with changes."""
+    after: tuple[str, ...] = ()
+    """All its predecessors: those that it was to wait for, and those whose results it uses."""
+    waits_for: tuple[str, ...] = ()
+    """Those of `after` that may not have ended; with any, it waits until it is released (`Store.arelease`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a task whose predecessors have succeeded is to do: known only now, since it depends on their results."""
+
+    source: InputRef
+    audio: InputRef
+    route: tuple[str, ...]
+    cache_keys: tuple[str, ...] = ()
+    default_deadline_s: float | None = None
+    """Seconds from now, or from its `not_before`, for a task that has no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +214,14 @@ class TaskRecord:
     """In the trace `trace_id`: the span of the request that made it."""
     sampled: bool = True
     """Whether that trace is recorded."""
+    use_cache: bool = True
+    """Whether its caller lets it take part in the cache."""
+    derived_from: str | None = None
+    """The task that it was made from with changes."""
+    after: tuple[str, ...] = ()
+    """All its predecessors."""
+    waits_for: tuple[str, ...] | None = None
+    """Its predecessors that have not succeeded; none left: it is about to be released. None: it waits for nobody."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
 
@@ -312,64 +341,6 @@ class TaskEnding:
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedWork:
-    """What forecasts learn from: an attempt that succeeded. `source` and `audio` are what the probe found in them."""
-
-    task_id: str
-    attempt: int
-    tier: str
-    started_at: float
-    ended_at: float
-    facts: dict[str, Any]
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RunningWork:
-    """An attempt that holds a lease now, on whichever node."""
-
-    task_id: str
-    owner: str
-    tier: str
-    started_at: float
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedWork:
-    """A task that could start now."""
-
-    rank: float
-    task_id: str
-    route: tuple[str, ...]
-    client: str
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What was done, what runs and what waits, at one moment."""
-
-    at: float
-    rendered: tuple[RenderedWork, ...]
-    """Oldest first."""
-    running: tuple[RunningWork, ...]
-    queued: tuple[QueuedWork, ...]
-    """The head of the queue, in its order."""
-    queued_more: int
-    """How many wait behind it, counted up to 10,000."""
-
-
-@dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which tasks to list; None means any."""
 
@@ -377,6 +348,7 @@ class TaskFilter:
     renderer: str | None = None
     client: str | None = None
     retry_of: str | None = None
+    derived_from: str | None = None
     created_after: float | None = None
     created_before: float | None = None
 
@@ -403,6 +375,8 @@ class QueueStats:
     oldest_runnable_at: float | None
     """Since when the longest waiting runnable task could have started (a retry counts from when it fell due)."""
     paused: bool
+    chained: int = 0
+    """QUEUED tasks that wait for their predecessors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,24 @@ from sqlalchemy import and_, delete, exists, not_, select, update
 
 from app.store.records import TaskRecord
 from app.store.rows import TASK, task_record
-from app.store.schema import attempts, delivery_tries, events, outbox, tasks
+from app.store.schema import attempts, delivery_tries, dependencies, events, outbox, tasks
 from app.store.schema import idempotency_keys as keys
 from app.store.transaction import Transaction
+
+_AWAITED = exists().where(dependencies.c.predecessor_id == tasks.c.id)
+"""A task that waits still needs it, or its result."""
 
 
 def expire_results(tx: Transaction, before: float, limit: int) -> list[TaskRecord]:
     """Mark up to `limit` results as removed. See `Store.expire_results`."""
     oldest = (
         select(tasks.c.id)
-        .where(tasks.c.output.is_not(None), tasks.c.result_removed_at.is_(None), tasks.c.finished_at <= before)
+        .where(
+            tasks.c.output.is_not(None),
+            tasks.c.result_removed_at.is_(None),
+            tasks.c.finished_at <= before,
+            not_(_AWAITED),
+        )
         .order_by(tasks.c.finished_at)
         .limit(limit)
         .scalar_subquery()
@@ -29,6 +37,7 @@ def purge_tasks(tx: Transaction, before: float, limit: int) -> list[TaskRecord]:
     needed = (
         exists().where(keys.c.task_id == tasks.c.id, keys.c.expires_at > tx.now),
         exists().where(outbox.c.task_id == tasks.c.id, outbox.c.state == "pending"),
+        _AWAITED,
     )
     rows = tx.connection.execute(
         select(*TASK)

@@ -98,6 +98,7 @@ def rerender(tx: Transaction, task_id: str, verdict: Verdict, order: Order) -> T
         route=join(order.route),
         # What it will be is not what equal tasks have asked for.
         cache_keys=None,
+        use_cache=False,
         result_key=None,
         retries=0,
         retry_at=None,

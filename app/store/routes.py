@@ -38,7 +38,11 @@ _ROUTES = (
 )
 _REROUTE = (
     update(tasks)
-    .where(tasks.c.id == bindparam("task"), or_(*(tasks.c.status == status.value for status in CLAIMABLE)))
+    .where(
+        tasks.c.id == bindparam("task"),
+        or_(*(tasks.c.status == status.value for status in CLAIMABLE)),
+        tasks.c.waits_for.is_(None),  # It is given its route when it is released.
+    )
     .values(route=bindparam("to"), cache_keys=bindparam("keys"))
 )
 

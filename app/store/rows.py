@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from app.store.records import Artifact, AttemptRecord, Callback, EventRecord, InputRef, TaskRecord, UploadRecord
 from app.store.schema import attempts, events, tasks, uploads
+from app.tasks import chain
 from app.tasks.route import join, split
 from app.tasks.status import Status
 
@@ -53,6 +54,9 @@ def task_record(row: Sequence[Any], attempt_rows: Sequence[Row[Any]] = ()) -> Ta
     values["status"] = Status(values["status"])
     values["route"] = split(values["route"])
     values["cache_keys"] = split_keys(values["cache_keys"])
+    values["after"] = chain.split(values["after"])
+    if values["waits_for"] is not None:
+        values["waits_for"] = chain.split(values["waits_for"])
     values["source"] = InputRef(**values["source"])
     values["audio"] = InputRef(**values["audio"])
     if values["output"] is not None:
@@ -84,12 +88,20 @@ def first_values(task: TaskRecord) -> dict[str, Any]:
     values["status"] = task.status.value
     values["route"] = join(task.route)
     values["cache_keys"] = join_keys(task.cache_keys)
-    values["source"] = _input_values(task.source)
-    values["audio"] = _input_values(task.audio)
+    values["after"] = chain.join(task.after)
+    values["waits_for"] = None if task.waits_for is None else chain.join(task.waits_for)
     values["callback"] = None if task.callback is None else asdict(task.callback)
-    values["source_sha256"] = task.source.sha256
-    values["audio_sha256"] = task.audio.sha256
-    return values
+    return values | input_values(task.source, task.audio)
+
+
+def input_values(source: InputRef, audio: InputRef) -> dict[str, Any]:
+    """The inputs of a task as column values."""
+    return {
+        "source": _input_values(source),
+        "audio": _input_values(audio),
+        "source_sha256": source.sha256,
+        "audio_sha256": audio.sha256,
+    }
 
 
 def join_keys(keys: Sequence[str]) -> str | None:

@@ -92,6 +92,11 @@ tasks = Table(
     Column("result_key", String(64)),  # of what key its own render's result is
     Column("span_id", String(16), nullable=False, server_default=""),  # of the request that made it, in `trace_id`
     Column("sampled", Boolean, nullable=False, server_default=true()),  # whether that trace is recorded
+    Column("use_cache", Boolean, nullable=False, server_default=true()),  # whether its caller lets it take part
+    Column("derived_from", String(40)),  # no foreign key: the older task may be deleted first
+    Column("after", Text, nullable=False, server_default=""),  # all predecessors, see app.tasks.chain
+    Column("waits_for", Text),  # those that have not succeeded yet; empty: it can be released; NULL: it waits for none
+    Column("broken_by", String(40)),  # the predecessor that has ended without a result, until it is failed for that
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c
@@ -112,10 +117,22 @@ _partial("ix_tasks_retry_of", _t.retry_of, _t.created_at, _t.id, where="retry_of
 _partial("ix_tasks_output_path", _t.output_path, where="output_path IS NOT NULL AND result_removed_at IS NULL")
 _partial("ix_tasks_leading", _t.cache_keys, where="cache_keys IS NOT NULL AND finished_at IS NULL AND twin_of IS NULL")
 _partial("ix_tasks_following", _t.twin_of, where="twin_of IS NOT NULL AND finished_at IS NULL")
+_partial("ix_tasks_waits_for", _t.waits_for, where="waits_for IS NOT NULL")
+_partial("ix_tasks_broken_by", _t.broken_by, where="broken_by IS NOT NULL")
+_partial("ix_tasks_derived_from", _t.derived_from, _t.created_at, _t.id, where="derived_from IS NOT NULL")
 Index("ix_tasks_created", _t.created_at, _t.id)
 Index("ix_tasks_status_created", _t.status, _t.created_at, _t.id)
 _partial("ix_tasks_renderer_created", _t.renderer, _t.created_at, _t.id, where="renderer IS NOT NULL")
 Index("ix_tasks_client_created", _t.client, _t.created_at, _t.id)
+
+# Who still needs whom: the rows of a task are there until it is released or has ended.
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("task_id", String(40), ForeignKey("tasks.id"), primary_key=True),
+    Column("predecessor_id", String(40), ForeignKey("tasks.id"), primary_key=True),
+)
+Index("ix_dependencies_predecessor", dependencies.c.predecessor_id)
 
 attempts = Table(
     "attempts",

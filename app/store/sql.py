@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import cache, claims, creation, endings, kept, reads, retention, review, routes, twins, workload
+from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -39,12 +39,12 @@ from app.store.records import (
     Page,
     QueueStats,
     ReadyRoute,
+    Release,
     TaskEnding,
     TaskFilter,
     TaskRecord,
     UploadRecord,
     Verdict,
-    Workload,
 )
 from app.store.transaction import Transaction
 from app.store.upload_cache import UploadCache
@@ -160,6 +160,9 @@ class SqlStore(Store):
     async def aget(self, task_id: str) -> TaskRecord | None:
         return await self._aread(lambda connection: reads.get(connection, task_id))
 
+    async def aget_some(self, task_ids: Sequence[str]) -> dict[str, TaskRecord]:
+        return await self._aread(lambda connection: reads.get_some(connection, task_ids))
+
     async def alist(
         self, where: TaskFilter, *, cursor: str | None = None, limit: int = 50, oldest_first: bool = False
     ) -> Page:
@@ -193,16 +196,6 @@ class SqlStore(Store):
 
     async def aqueue_position(self, task: TaskRecord, *, at_most: int | None = None) -> int | None:
         return await self._aread(lambda connection: reads.queue_position(connection, task.id, self._clock(), at_most))
-
-    async def aworkload(self, *, since: float, rendered: int, queued: int) -> Workload:
-        return await self._aread(
-            lambda connection: workload.read(connection, self._clock(), since=since, rendered=rendered, queued=queued)
-        )
-
-    def workload(self, *, since: float, rendered: int, queued: int) -> Workload:
-        return self._read(
-            lambda connection: workload.read(connection, self._clock(), since=since, rendered=rendered, queued=queued)
-        )
 
     async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return await self._aread(lambda connection: reads.list_events(connection, task_id, after, limit))
@@ -387,6 +380,22 @@ class SqlStore(Store):
     def set_paused(self, paused: bool) -> None:
         self._write(lambda tx: upload_writes.set_paused(tx, paused))
         self._tell(paused=paused)
+
+    # -- chains -----------------------------------------------------------------------------------------------------
+    async def areleasable(self, limit: int) -> list[TaskRecord]:
+        return await self._aread(lambda connection: chains.releasable(connection, limit))
+
+    async def arelease(self, task_id: str, release: Release) -> TaskRecord | None:
+        return await self._awrite(lambda tx: chains.release(tx, task_id, release))
+
+    async def arefuse_release(self, task_id: str, error: dict[str, Any]) -> TaskRecord | None:
+        return await self._awrite(lambda tx: chains.refuse_release(tx, task_id, error))
+
+    async def abreak_chains(self) -> list[TaskRecord]:
+        broken: list[TaskRecord] = []
+        while await self._aread(chains.any_broken):
+            broken += await self._awrite(lambda tx: chains.break_some(tx, CHUNK))
+        return broken
 
     # -- housekeeping ---------------------------------------------------------------------------------------------
     def prune_keys(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from app.store import dependencies
 from app.store.announce import announce
 from app.store.endings import ATTEMPT_ENDED
 from app.store.interface import StaleClaim
@@ -17,7 +18,9 @@ from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status, check_transition
 
 SHARED = "shared"
-"""The key, in the data of a task's last event, that says that others may have waited for its end."""
+"""The key, in the data of a task's last event, that says that equal tasks may have waited for its end."""
+AWAITED = "awaited"
+"""The same of tasks that named it as their predecessor."""
 
 
 def load(tx: Transaction, task_id: str) -> TaskRecord | None:
@@ -74,14 +77,19 @@ def wait(
 
 
 def finish(tx: Transaction, task: TaskRecord, to: Status, data: dict[str, Any], **values: Any) -> TaskRecord:
-    """Change a task to a terminal status: it stops waiting, and its lease is given back."""
+    """Change a task to a terminal status: it stops waiting, gives its lease back, and tells those that wait for it."""
+    if task.waits_for is not None:
+        dependencies.forget(tx, task.id)
+        values |= {"waits_for": None, "broken_by": None}
+    awaited = dependencies.ended(tx, task.id, to)
     return move(
         tx,
         task,
         to,
         data
         | {"enqueued_at": task.enqueued_at, "started_at": task.started_at}
-        | ({SHARED: True} if task.cache_keys else {}),
+        | ({SHARED: True} if task.cache_keys else {})
+        | ({AWAITED: True} if awaited else {}),
         finished_at=tx.now,
         ready_at=None,
         due_at=None,

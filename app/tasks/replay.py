@@ -21,6 +21,9 @@ EVENT_OF: dict[Status, str] = {
 CANCEL_REQUESTED = "task.cancel_requested"
 """The flag beside the status was set; the status stays."""
 
+RELEASED = "task.released"
+"""Its predecessors have all succeeded: it is a task like any other from now on; the status stays."""
+
 _STATUS_OF = {kind: status for status, kind in EVENT_OF.items()}
 
 

@@ -37,7 +37,6 @@ from app.worker.judges import Judges
 from app.worker.orders import Orders
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
-from app.worker.shared import Reading
 from app.worker.slot import SlotProcess
 from app.worker.slots import Slot
 
@@ -146,10 +145,10 @@ class Attempt:
             total=reading.total,
         )
 
-    def reading_if_there(self) -> Reading | None:
-        """What the process last wrote of itself, for views: None once it has been thrown away."""
+    def look_if_there(self) -> Look | None:
+        """As `look`, for views: None once the process has been thrown away."""
         try:
-            return self._process.read()
+            return self.look()
         except ValueError:
             return None
 

@@ -19,6 +19,7 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
 from app.store.transitions import SHARED
+from app.tasks.replay import RELEASED
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.pool import LocalPool
@@ -29,7 +30,7 @@ log = structlog.get_logger(__name__)
 _SWEEP_S = 1.0
 """How often leases, deadlines and the queue are looked at although nothing is announced: another service on the same
 database may have queued a task, or died."""
-_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait"})
+_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait", RELEASED})
 _STORE_PAUSE_S = 0.5
 """Pause after the database could not be reached, so that the loop does not spin."""
 

@@ -179,21 +179,6 @@ class TestFields:
         assert {e["field"] for e in body["errors"]} == {"priority", "color", "source", "audio"}
 
     @pytest.mark.parametrize(
-        "change",
-        [
-            {"after": ["task_1"]},
-            {"source": "task:task_1"},
-            {"audio": "TASK:task_1"},
-        ],
-        ids=str,
-    )
-    def test_what_comes_later_is_refused_and_never_ignored(self, shared: Api, change: dict[str, Any]) -> None:
-        field = next(iter(change))
-        body = problem(post(shared, GOOD | change), 422, "FEATURE_NOT_AVAILABLE", field)
-        assert body["retryable"] is False
-        assert queued(shared) == 0
-
-    @pytest.mark.parametrize(
         ("content", "reason"),
         [
             (b"", "json"),

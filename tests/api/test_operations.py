@@ -114,6 +114,7 @@ class TestDescriptions:
             ("get", "/tasks/{task_id}/output"),
             ("post", "/tasks/{task_id}/cancel"),
             ("post", "/tasks/{task_id}/retry"),
+            ("post", "/tasks/{task_id}/derive"),
             ("post", "/uploads"),
             ("get", "/uploads/{upload_id}"),
             ("get", "/tasks/{task_id}/deliveries"),

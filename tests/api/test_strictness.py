@@ -10,6 +10,7 @@ from tests.api.kit import Api, multipart, problem
 
 ROUTES = [
     ("GET", "/tasks"), ("GET", "/tasks/none"), ("POST", "/tasks/none/cancel"), ("POST", "/tasks/none/retry"),
+    ("POST", "/tasks/none/derive"),
     ("POST", "/tasks/none/approve"), ("POST", "/tasks/none/reject"), ("POST", "/tasks/none/rerender"),
     ("GET", "/tasks/none/output"), ("POST", "/generate"), ("POST", "/uploads"), ("GET", "/uploads/none"),
     ("GET", "/tasks/none/deliveries"), ("POST", "/tasks/none/deliveries/replay"),

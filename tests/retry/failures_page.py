@@ -47,6 +47,8 @@ ADVICE: dict[FailureCode, str] = {
     "memory or processor time? Each judge that fails is replaced, and its video given to the next one, before this is told.",
     _C.OUTPUT_INVALID: "`error.detail` names the check. Every task: the renderer or its codec is broken.",
     _C.LOW_CONFIDENCE: "Look at the video; a clearer source or recording helps.",
+    _C.PREDECESSOR_FAILED: "Look at the task that its message names, the one with which it began. Retry that one, then those "
+    "that waited for it, in their order.",
     _C.DEADLINE_EXCEEDED: "Was the time lost in the queue (add slots) or in attempts (read their errors)?",
     _C.CANCELLED: "Nothing: somebody asked for it.",
     _C.TASK_LOST: "Was the database restored from a backup, or a row deleted? Then only the log knows the task (`task_lost`). Does something else delete tasks of the remote renderer, or was it restarted?",

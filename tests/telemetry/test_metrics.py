@@ -28,7 +28,7 @@ class State:
     free: int | None = 123
 
     def queue(self) -> QueueStats:
-        return QueueStats({}, 0, 0, 3, None, False)
+        return QueueStats({}, 0, 0, 3, None, paused=False, chained=5)
 
     def cache(self) -> CacheStats:
         return CacheStats(results=4, bytes=5000)
@@ -97,6 +97,7 @@ def test_the_cache_is_counted_by_what_became_of_tasks_and_shown_with_its_size(st
     assert used == [2, 1, 1]
     assert (value("greenroom_cache_results"), value("greenroom_cache_bytes")) == (4, 5000)
     assert value("greenroom_queue_depth", {"kind": "joined"}) == 3
+    assert value("greenroom_queue_depth", {"kind": "chained"}) == 5
 
 
 def test_deliveries_are_counted_and_what_waits_is_shown() -> None:  # R1.10

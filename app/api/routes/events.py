@@ -7,15 +7,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.answering import not_found, problems
+from app.api.chaining import MAX_ID
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode
-from app.api.routes.tasks import MAX_ID
 from app.api.stream import EventHub, EventStream
 from app.tasks.notices import NOTICES
-from app.tasks.replay import CANCEL_REQUESTED
+from app.tasks.replay import CANCEL_REQUESTED, RELEASED
 
-TYPES = (*NOTICES, CANCEL_REQUESTED)
+TYPES = (*NOTICES, CANCEL_REQUESTED, RELEASED)
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-Sent Events: `id` is the durable event's, `event` its type, `data` a JSON object.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from app.api.accepted import ACCEPTED, HEADERS, accepted
 from app.api.answering import problems
@@ -19,26 +20,26 @@ _DESCRIPTION = """\
 Submit a task: a face (`source`) and speech (`audio`) become a talking video.
 
 Send JSON, or multipart/form-data with the files `source` and `audio` and a JSON part `request` for all other fields.
-The answer comes when the task is durable. Inputs are checked before anything is queued."""
+The answer comes when the task is durable. Inputs are checked before anything is queued; those that other tasks are to
+make (`task:<id>`), once these have succeeded: the task waits until then."""
 
 _FILE = {"type": "string", "format": "binary"}
-_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/GenerateRequest"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "source": _FILE,
-                    "audio": _FILE,
-                    "request": {"$ref": "#/components/schemas/GenerateRequest"},
-                },
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The body of a submission, for OpenAPI: routes read it by hand, since it comes in two forms."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    parts = {"source": _FILE, "audio": _FILE, "request": schema}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": schema},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": parts},
+                "encoding": {"request": {"contentType": "application/json"}},
             },
-            "encoding": {"request": {"contentType": "application/json"}},
         },
-    },
-}
+    }
 
 
 def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> APIRouter:
@@ -51,14 +52,10 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         response_model=TaskResource,
         summary="Submit a task",
         description=_DESCRIPTION,
-        responses=problems(400, 413, 415, 422, 429, 507) | {202: ACCEPTED},
-        openapi_extra={"requestBody": _BODY, "parameters": HEADERS},
+        responses=problems(400, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
+        openapi_extra={"requestBody": body_of(GenerateRequest), "parameters": HEADERS},
     )
     async def generate(request: Request) -> Response:
         return await accepted(request, await submit(request, deps), deps, waiters, holding)
 
     return routes
-
-
-REQUEST_MODEL = GenerateRequest
-"""Read by hand (it comes in two forms), so that OpenAPI has to be told of it."""

@@ -9,14 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.answering import not_found, problems, task_response
 from app.api.body import read_object
+from app.api.chaining import MAX_ID
+from app.api.draft import route_of
 from app.api.errors import field_errors, invalid_request
 from app.api.holding import Holding
 from app.api.models import JsonObject
 from app.api.ports import ApiDependencies
 from app.api.problems import ProblemCode, ProblemError
 from app.api.resource import TaskResource
-from app.api.routes.tasks import MAX_ID, load
-from app.api.submission import check_options, default_fallback, route_of
+from app.api.routes.tasks import load
+from app.api.submission import check_options, default_fallback
 from app.store.interface import NotInReview
 from app.store.records import Order, TaskRecord, Verdict
 from app.tiers.tiers import Work

@@ -8,22 +8,21 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from app.api import retrying
+from app.api import deriving, retrying
 from app.api.accepted import ACCEPTED, HEADERS, accepted
-from app.api.answering import json_response, not_found, outlook_of, problems, task_response
+from app.api.answering import json_response, not_found, problems, task_response
+from app.api.chaining import MAX_ID
 from app.api.errors import invalid_request
 from app.api.holding import Holding
-from app.api.models import TaskQuery
+from app.api.models import DeriveRequest, TaskQuery
 from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problems import FieldError, ProblemCode
 from app.api.resource import TaskResource, rfc3339, task_resource
+from app.api.routes.generate import body_of
 from app.api.waiting import TaskWaiters, unless_disconnected
 from app.failpoints import hit
 from app.store.records import TaskFilter, TaskRecord
 from app.tasks.status import Status
-
-MAX_ID = 128
-"""No id of ours is longer; a longer one is not looked up."""
 
 
 class PageLinks(BaseModel):
@@ -65,6 +64,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
             status=tuple(query.status) or None,
             renderer=query.renderer,
             retry_of=query.retry_of,
+            derived_from=query.derived_from,
             created_after=query.created_after.timestamp() if query.created_after else None,
             created_before=query.created_before.timestamp() if query.created_before else None,
         )
@@ -75,17 +75,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
             raise invalid_request([FieldError("cursor", ProblemCode.REQUEST_INVALID, "cursor", text)]) from None
         now = deps.clock()
         holds = await holding.now()
-        shown = [
-            task_resource(
-                found,
-                now=now,
-                live=_live(deps, found),
-                holds=holds,
-                outlook=outlook_of(found, deps, holds=holds),
-                with_attempts=False,
-            )
-            for found in page.tasks
-        ]
+        shown = [task_resource(t, now=now, live=_live(deps, t), holds=holds, with_attempts=False) for t in page.tasks]
         return json_response(TaskPage(tasks=shown, links=PageLinks(next=_next(query, page.next_cursor))))
 
     @routes.get(
@@ -135,6 +125,19 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
             raise not_found(task_id)
         return await accepted(request, await retrying.retry(request, task_id, deps), deps, waiters, holding)
 
+    @routes.post(
+        "/tasks/{task_id}/derive", status_code=202, response_model=TaskResource,
+        summary="Make a new task from an old one, with changes",
+        description="What is left out is as in that task, and its stored inputs are used. The new task names it in "
+        "`derived_from`, and `links.derived` of it lists those that were made like that.",
+        responses=problems(400, 404, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
+        openapi_extra={"requestBody": body_of(DeriveRequest), "parameters": HEADERS},
+    )  # fmt: skip
+    async def derive(request: Request, task_id: str) -> Response:
+        if len(task_id) > MAX_ID:
+            raise not_found(task_id)
+        return await accepted(request, await deriving.derive(request, task_id, deps), deps, waiters, holding)
+
     return routes
 
 
@@ -156,8 +159,6 @@ def _next(query: TaskQuery, cursor: str | None) -> str | None:
         moment = getattr(query, name)
         if moment is not None:
             pairs.append((name, rfc3339(moment.timestamp())))
-    if query.renderer is not None:
-        pairs.append(("renderer", query.renderer))
-    if query.retry_of is not None:
-        pairs.append(("retry_of", query.retry_of))
+    links = {name: getattr(query, name) for name in ("renderer", "retry_of", "derived_from")}
+    pairs += [(name, value) for name, value in links.items() if value is not None]
     return "/tasks?" + urlencode([*pairs, ("limit", str(query.limit)), ("cursor", cursor)])
