@@ -1,10 +1,12 @@
 """Sounds that are no speech, to judge the network with; made otherwise than those it was trained with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from recordings import read_g722
+from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, sosfilt
 
 RATE = 16_000
@@ -14,24 +16,29 @@ MUSIC = Path("/usr/share/asterisk/moh")
 """Where Debian's asterisk-moh-opsound-g722 puts its recorded music (CC-BY-SA-3.0)."""
 
 
-def disturbances(length: int, seed: int = 1) -> dict[str, Sound]:
-    """So many samples of each, of unit level."""
+NAMES = ("white noise", "pink noise", "hum, 50 Hz", "hum, 60 Hz", "breathing", "music")
+
+
+def disturbance(name: str, length: int, seed: int = 1) -> Sound:
+    """So many samples of one of NAMES, of unit level. Raises KeyError for another name."""
     rng = np.random.default_rng(seed)
-    white = rng.normal(0.0, 1.0, length)
-    sounds = {
-        "white noise": white,
-        "pink noise": _pink(white),
-        "hum, 50 Hz": _hum(50.0, length),
-        "hum, 60 Hz": _hum(60.0, length),
-        "breathing": _breathing(length, rng),
-        "music": _music(length),
+    make: dict[str, Callable[[], Sound]] = {
+        "white noise": lambda: rng.normal(0.0, 1.0, length),
+        "pink noise": lambda: _pink(rng.normal(0.0, 1.0, length)),
+        "hum, 50 Hz": lambda: _hum(50.0, length),
+        "hum, 60 Hz": lambda: _hum(60.0, length),
+        "breathing": lambda: _breathing(length, rng),
+        "music": lambda: _music(length),
     }
-    return {name: sound / sound.std() for name, sound in sounds.items()}
+    sound = make[name]()
+    return sound / sound.std()
 
 
 def _pink(white: Sound) -> Sound:
-    spectrum = np.fft.rfft(white)
-    return np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 50)), n=len(white))
+    padded = next_fast_len(len(white), real=True)
+    spectrum = rfft(white, padded)
+    pink: Sound = irfft(spectrum / np.sqrt(np.maximum(np.arange(len(spectrum)), 50)), padded)[: len(white)]
+    return pink
 
 
 def _hum(hertz: float, length: int) -> Sound:
@@ -53,10 +60,11 @@ def _breathing(length: int, rng: np.random.Generator) -> Sound:
 
 
 def _music(length: int) -> Sound:
-    """The first seconds of each of the recordings, one after another. Raises FileNotFoundError without them."""
+    """An equal part of each of the recordings, one after another, and from the first again where all of them together
+    are shorter. Raises FileNotFoundError without them."""
     paths = sorted(MUSIC.glob("**/*.g722"))
     if not paths:
         raise FileNotFoundError(f"no music in {MUSIC}: install Debian's asterisk-moh-opsound-g722")
     share = -(-length // len(paths))
     pieces = [read_g722(path)[5 * RATE :][:share].astype(np.float64) for path in paths]
-    return np.concatenate([piece / max(piece.std(), 1.0) for piece in pieces])[:length]
+    return np.resize(np.concatenate([piece / max(piece.std(), 1.0) for piece in pieces]), length)

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corpus import Take, held_out_takes, recorded_takes
-from disturbances import disturbances
+from corpus import HELD_OUT_BESIDE, HELD_OUT_LANGUAGES, Take, held_out_takes, recorded_takes
+from disturbances import NAMES, disturbance
 from peers import hama_scores
 from scores import (
     NO_SEALS,
@@ -73,8 +73,7 @@ def main() -> None:
         figures[f"{kind}_with_noise"] = _measured([_disturbed(take, "white noise") for take in takes], analyse)
     everyone = [take for takes in groups.values() for take in takes]
     figures["pauses"] = {
-        name: _rest_in_pauses([_disturbed(take, name) for take in everyone], analyse)
-        for name in ("nothing", *disturbances(RATE))
+        name: _rest_in_pauses([_disturbed(take, name) for take in everyone], analyse) for name in ("nothing", *NAMES)
     }
     figures["without_speech"] = {name: _unrest(analyse(sound)) for name, sound in _speechless().items()}
     figures["real_time_factor"] = round(_real_time_factor(analyse), 4)
@@ -87,19 +86,14 @@ def main() -> None:
 
 
 def _measured(takes: list[Take], analyse: Any) -> dict[str, Any]:
-    """Figures by voice and over all of them."""
-    voices = {}
-    within, middles = NO_SEALS, NO_SEALS
+    """Figures by voice, by language and over all of them."""
+    voices: dict[str, Any] = {}
+    tallies: dict[str, _Tally] = {}
     for take in takes:
         curve = analyse(take.audio)
-        predicted = predicted_seals(curve)
-        one, strict = score_seals(predicted, take.seals), score_seals(predicted, take.seals, middles=True)
-        within, middles = within + one, middles + strict
-        spoken = take.letters != 0
-        shown, meant = visemes(curve), visemes(take.curve)
+        tally = _tally(take, curve)
         voices[take.name.removeprefix("held-out-")] = {
-            **_seal_figures(one, strict),
-            "viseme_accuracy": _rounded(np.mean(shown[spoken] == meant[spoken])),
+            **tally.figures(),
             "lag_ms": best_lag_ms(curve[:, JAW], take.curve[:, JAW]),
             "correlation": {
                 CHANNELS[channel]: _rounded(correlation(curve[:, channel], take.curve[:, channel]))
@@ -107,7 +101,54 @@ def _measured(takes: list[Take], analyse: Any) -> dict[str, Any]:
             },
             "seconds": round(len(take.audio) / RATE),
         }
-    return {"all": _seal_figures(within, middles), "voices": voices}
+        for whole in ("all", _language(take.name)):
+            tallies[whole] = tallies.get(whole, _NOTHING) + tally
+    everything = tallies.pop("all")
+    languages = {language: tally.figures() for language, tally in sorted(tallies.items())}
+    return {"all": everything.figures(), "languages": languages, "voices": voices}
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """What is added up over takes: seals by either way of pairing, rows of speech and those of the right viseme."""
+
+    within: SealScore
+    middles: SealScore
+    spoken: int
+    right: int
+
+    def __add__(self, other: "_Tally") -> "_Tally":
+        return _Tally(
+            self.within + other.within,
+            self.middles + other.middles,
+            self.spoken + other.spoken,
+            self.right + other.right,
+        )
+
+    def figures(self) -> dict[str, Any]:
+        accuracy = _rounded(self.right / max(self.spoken, 1))
+        return {**_seal_figures(self.within, self.middles), "viseme_accuracy": accuracy}
+
+
+_NOTHING = _Tally(NO_SEALS, NO_SEALS, 0, 0)
+
+
+def _tally(take: Take, curve: FloatArray) -> _Tally:
+    predicted = predicted_seals(curve)
+    spoken = take.letters != 0
+    right = visemes(curve)[spoken] == visemes(take.curve)[spoken]
+    return _Tally(
+        score_seals(predicted, take.seals),
+        score_seals(predicted, take.seals, middles=True),
+        int(spoken.sum()),
+        int(right.sum()),
+    )
+
+
+def _language(name: str) -> str:
+    """The language of a take by its name: English where the name ends with a voice or a number."""
+    last = name.removeprefix("held-out-").split("-", 1)[1]
+    return last if last in (*HELD_OUT_BESIDE, *HELD_OUT_LANGUAGES) and last != "en-us" else "en"
 
 
 def _seal_figures(score: SealScore, strict: SealScore) -> dict[str, Any]:
@@ -125,7 +166,7 @@ def _disturbed(take: Take, name: str) -> Take:
     """The take with a disturbance _BELOW_DB below its speech, or as it is."""
     if name == "nothing":
         return take
-    sound = disturbances(len(take.audio))[name]
+    sound = disturbance(name, len(take.audio))
     speech = take.audio[np.repeat(take.letters != 0, HOP)[: len(take.audio)]] / 32768.0
     level = np.sqrt(np.mean(speech**2)) * 10 ** (-_BELOW_DB / 20)
     disturbed = take.audio + sound * level * 32768
@@ -148,7 +189,7 @@ def _speechless() -> dict[str, npt.NDArray[np.int16]]:
     sounds = {"digital silence": np.zeros(length)}
     for below in (20, 40):
         level = _LOUDNESS * 10 ** (-below / 20)
-        sounds |= {f"{name}, {below} dB below speech": sound * level for name, sound in disturbances(length).items()}
+        sounds |= {f"{name}, {below} dB below speech": disturbance(name, length) * level for name in NAMES}
     return {name: np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16) for name, sound in sounds.items()}
 
 
@@ -166,11 +207,12 @@ def _distance(curve: FloatArray) -> FloatArray:
 
 
 def _real_time_factor(analyse: Any) -> float:
+    """Processor time, which a busy machine does not change as much as it does the clock's."""
     sound = np.random.default_rng(1).normal(0, 1000, 120 * RATE).astype(np.int16)
     analyse(sound[: 5 * RATE])
-    began = time.perf_counter()
+    began = time.process_time()
     analyse(sound)
-    return (time.perf_counter() - began) / 120
+    return (time.process_time() - began) / 120
 
 
 def _rounded(value: Any) -> float:
