@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.store.kit import ERROR, create, must_claim, succeed
 
 pytestmark = pytest.mark.anyio
 TRACE = TraceContext("ab" * 16, "cd" * 8, sampled=False)
+PATIENT = Timeouts(connect_s=20, read_s=20, total_s=20)
 HASTY = Timeouts(connect_s=0.5, read_s=0.3, total_s=0.6)
 
 
@@ -138,10 +140,27 @@ async def half_close(_received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
+    ("does", "limits", "error"),
+    [
+        (hang(60), replace(PATIENT, read_s=0.3), "READ_TIMEOUT"),
+        (trickle, replace(PATIENT, total_s=2), "TOTAL_TIMEOUT"),
+    ],
+)
+async def test_an_endpoint_that_takes_too_long_is_left_and_tried_until_it_is_dead(
+    store: SqlStore, delivering: Any, does: Any, limits: Timeouts, error: str
+) -> None:
+    async with receiving() as receiver, delivering(timeouts=limits):
+        receiver.otherwise = does
+        [delivery] = await until_over(store, cancelled(store, receiver.url()))
+        assert len(receiver.received) == 3
+    assert delivery.state == "dead"
+    assert [(one.status, one.error) for one in delivery.tries] == [(None, error)] * 3
+    assert all(one.message for one in delivery.tries), "no try is without a reason"
+
+
+@pytest.mark.parametrize(
     ("does", "status", "error"),
     [
-        (hang(3), None, "READ_TIMEOUT"),
-        (trickle, None, "TOTAL_TIMEOUT"),
         (half_close, None, "PROTOCOL"),
         (raw(b""), None, "PROTOCOL"),
         (raw(b"\x16\x03\x01 no http at all\r\n\r\n"), None, "PROTOCOL"),
@@ -156,7 +175,7 @@ async def half_close(_received: Received, writer: asyncio.StreamWriter) -> None:
 async def test_every_way_to_fail_has_a_word_and_is_tried_until_it_is_dead(
     store: SqlStore, delivering: Any, does: Any, status: int | None, error: str | None
 ) -> None:
-    async with receiving() as receiver, delivering(timeouts=HASTY):
+    async with receiving() as receiver, delivering(timeouts=PATIENT):
         receiver.otherwise = does
         task_id = cancelled(store, receiver.url())
         [delivery] = await until_over(store, task_id)
@@ -164,7 +183,7 @@ async def test_every_way_to_fail_has_a_word_and_is_tried_until_it_is_dead(
     assert delivery.state == "dead"
     assert [(one.status, one.error) for one in delivery.tries] == [(status, error)] * 3
     assert all(one.message or one.status for one in delivery.tries), "no try is without a reason"
-    assert all(one.seconds < 2 for one in delivery.tries)
+    assert all(one.seconds < PATIENT.total_s for one in delivery.tries)
 
 
 async def test_an_endpoint_that_is_not_there_is_said_to_be_so(store: SqlStore, delivering: Any) -> None:

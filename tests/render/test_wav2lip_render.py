@@ -117,11 +117,16 @@ def test_only_the_lower_face_changes_and_it_follows_the_speech(
     assert there.std(0).mean() > 1.0, "the mouth changes with the speech"
 
 
-def test_the_same_job_gives_the_same_file(
-    renderer: Wav2LipRenderer, portrait: Path, speech: Path, tmp_path: Path
+def test_the_same_job_gives_the_same_frames(
+    renderer: Wav2LipRenderer, recorder: type[RecordingWriter], portrait: Path, speech: Path, tmp_path: Path
 ) -> None:
-    first, second = (render(renderer, portrait, speech, tmp_path / name) for name in ("one", "two"))
-    assert first.path.read_bytes() == second.path.read_bytes()
+    made = []
+    for name in ("one", "two"):
+        recorder.taken.clear()
+        render(renderer, portrait, speech, tmp_path / name)
+        made.append(torch.from_numpy(recorder.take()).int())
+    # The order of a sum may depend on how many threads a busy machine gave, which rounds a level up or down.
+    assert (made[0] - made[1]).abs().max() <= 1
 
 
 def test_a_template_is_dubbed_where_its_face_is(
