@@ -30,6 +30,7 @@ from app.chains.releaser import Releaser, ReleaseTerms
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
+from app.foresight import Foresight
 from app.health.clocks import Limits
 from app.health.gpu import GpuReader
 from app.health.oom import OomCounter
@@ -212,7 +213,11 @@ class Service:
             store=self.store,
             prepare=self._see_to_judges,
         )
-        live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk)
+        self.foresight = Foresight(
+            self.store, self.pool, self.board, self.dispatcher, owner=self.node.id, observer=self.metrics
+        )
+        self.foresight.rebuild()
+        live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk, self.foresight)
         self.metrics.watch(live)
         self.metrics.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
         self.metrics.expect_slots([plan.name for plan in (*plans, *plan_judges(settings.judges))])
@@ -249,7 +254,7 @@ class Service:
                     idempotency_ttl_s=settings.idempotency_ttl_s,
                     default_deadline_s=settings.max_wait_time_s,
                 ),
-                render_metrics=self.metrics.render,
+                render_metrics=self._render_metrics,
                 observe_request=self.metrics.observe_request,
                 disk=self.disk,
                 check_target=TargetGuard(allow_private=settings.allow_private_addresses).check,
@@ -258,9 +263,14 @@ class Service:
                 cache=cache,
                 drop_in=drop_in(settings),
                 tracing=self.tracing,
+                forecast=self.foresight,
             )
         )
         self.metrics.watch_listeners(self.app.state.hub)
+
+    def _render_metrics(self) -> tuple[bytes, str]:
+        self.foresight.catch_up()
+        return self.metrics.render()
 
     def _make_attempt(self, claim: Claim, slot: Slot, on_done: Any) -> Attempt:
         return Attempt(

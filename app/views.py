@@ -11,10 +11,10 @@ from app.api.ports import JudgesView, LiveProgress, ReloadRefused, SlotView
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import Janitor
 from app.config import ConfigError
+from app.foresight import Foresight
 from app.health.resources import Resources
 from app.health.rules import Look, SlotLook
 from app.reload import TierControl
-from app.render.contract import Phase
 from app.retry.breaker import BreakerState
 from app.retry.budget import RetryBudget
 from app.store.deliveries import OutboxStats
@@ -35,8 +35,15 @@ class LiveView:
     """What the API and the metrics may see of the pool: reads memory only."""
 
     def __init__(
-        self, dispatcher: Dispatcher, pool: LocalPool, judges: Judges, store: SqlStore, disk: DiskWatch
+        self,
+        dispatcher: Dispatcher,
+        pool: LocalPool,
+        judges: Judges,
+        store: SqlStore,
+        disk: DiskWatch,
+        foresight: Foresight,
     ) -> None:
+        self._foresight = foresight
         self._dispatcher = dispatcher
         self._pool = pool
         self._judges = judges
@@ -45,12 +52,10 @@ class LiveView:
 
     def progress(self, task_id: str) -> LiveProgress | None:
         attempt = self._dispatcher.attempt_of(task_id)
-        if attempt is None or (look := attempt.look_if_there()) is None:
+        if attempt is None or (reading := attempt.reading_if_there()) is None:
             return None
-        eta = None
-        if look.phase == Phase.RENDER and 0 < look.done <= look.total:
-            eta = (time.monotonic() - attempt.began) * (look.total - look.done) / look.done
-        return LiveProgress(look.phase, look.done, look.total, eta)
+        eta = self._foresight.left_of(attempt, reading)
+        return LiveProgress(reading.phase, reading.done, reading.total, eta)
 
     def slots(self) -> list[SlotView]:
         running = {attempt.slot.name: attempt for attempt in self._dispatcher.running()}

@@ -66,12 +66,12 @@ async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies)
         raise ProblemError(
             ProblemCode.QUEUE_FULL,
             f"The limit of {full.limit} waiting tasks is reached.",
-            headers={"Retry-After": str(await seconds_for(1, deps))},
+            headers={"Retry-After": str(await _room_in(deps, None, 1))},
             limit=full.limit,
         ) from None
     except ClientQueueFull as full:
         # Of all that leave the queue, about every (waiting / limit)-th is one of this client's.
-        seconds = await seconds_for(full.waiting / full.limit, deps)
+        seconds = await _room_in(deps, full.client, full.waiting / full.limit)
         raise ProblemError(
             ProblemCode.CLIENT_QUEUE_FULL,
             f"The client {full.client!r} has reached its limit of {full.limit} waiting tasks.",
@@ -85,6 +85,13 @@ async def deferred_headers(deps: ApiDependencies) -> dict[str, str]:
     """What the answer for a deferred task says besides: that it is one, and when asking for it pays."""
     seconds = await seconds_for(deps.settings.max_waiting or 1, deps, most=_DEFERRED_MOST_S)
     return {"Task-Deferred": "true", "Retry-After": str(seconds)}
+
+
+async def _room_in(deps: ApiDependencies, client: str | None, tasks: float) -> int:
+    """When a task leaves the queue (of one client), as far as is foreseen; else how long `tasks` tasks take."""
+    await deps.forecast.refresh()
+    seconds = deps.forecast.room_s(client)
+    return await seconds_for(tasks, deps) if seconds is None else min(max(math.ceil(seconds), 1), _MOST_S)
 
 
 async def seconds_for(tasks: float, deps: ApiDependencies, *, most: int = _MOST_S) -> int:

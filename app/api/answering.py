@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from app.api.ports import ApiDependencies
 from app.api.problems import MEDIA_TYPE, PROBLEMS, ProblemCode, ProblemError
-from app.api.resource import Holds, retry_after, task_resource
+from app.api.resource import Holds, task_resource, waiting
+from app.forecast.outlook import Outlook
 from app.store.records import TaskRecord
 from app.tasks.status import Status
 
@@ -81,13 +82,21 @@ def task_response(
     now = deps.clock()
     live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
     headers = dict(headers or {})
-    seconds = retry_after(task, now=now, live=live)
-    if seconds is None:
+    outlook = outlook_of(task, deps, holds=holds, position=queue_position)
+    if task.status.is_terminal:
         headers["ETag"] = f'"{task.last_event_id}"'
+    elif outlook.eta_s is None:
+        headers.setdefault("Retry-After", str(outlook.again_s))
     else:
-        headers.setdefault("Retry-After", str(seconds))
-    shown = task_resource(task, now=now, live=live, queue_position=queue_position, holds=holds)
+        headers["Retry-After"] = str(outlook.again_s)
+    shown = task_resource(task, now=now, live=live, queue_position=queue_position, holds=holds, outlook=outlook)
     return json_response(shown, status, headers)
+
+
+def outlook_of(task: TaskRecord, deps: ApiDependencies, *, holds: Holds, position: int | None = None) -> Outlook:
+    """What is expected of a task. It knows the queue as of the last `holding.now()`."""
+    wait = waiting(task, deps.clock(), holds)
+    return deps.forecast.outlook(task, reason=wait.reason, until=wait.until, position=position)
 
 
 def not_found(task_id: str) -> ProblemError:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.api.answering import outlook_of
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.api.resource import retry_after, rfc3339
+from app.api.resource import Holds, rfc3339
 from app.intake.resolve import Given
 from app.intake.results import result_of
 from app.store.records import TaskRecord
 from app.tasks.chain import Standing, standing, task_named, unique
-from app.tasks.status import Status
 
 MAX_ID = 128
 """No id of ours is longer; a longer one is not looked up."""
@@ -108,5 +108,4 @@ def _refused(problems: Sequence[tuple[FieldError, TaskRecord | None]], deps: Api
 
 
 def _seconds(task: TaskRecord, deps: ApiDependencies) -> int:
-    live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
-    return retry_after(task, now=deps.clock(), live=live) or 1
+    return outlook_of(task, deps, holds=Holds(of_route=deps.tiers.hold)).again_s

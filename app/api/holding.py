@@ -1,4 +1,4 @@
-"""What holds the whole queue here, so that a waiting task can say why it waits."""
+"""What holds the whole queue here, so that a waiting task can say why it waits and for how long."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Holding:
             self._read_at = now  # Others that ask meanwhile go by the last word: one read at a time is enough.
             with contextlib.suppress(StoreUnavailable):
                 self._paused = await self._deps.store.apaused()
+        await self._deps.forecast.refresh()
         slots = self._deps.pool.slots()
         return Holds(
             draining=self._deps.pool.draining(),

@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 from app.api.caching import ResultCache
 from app.api.drop_in.terms import DropIn
+from app.forecast.outlook import Outlook, foresee
 from app.health.alarms import Alarms
 from app.health.resources import Resources
 from app.intake.resolve import Intake
 from app.notify.address import TargetGuard
 from app.store.interface import Store
+from app.store.records import TaskRecord
 from app.telemetry.statistics import Statistics
 from app.telemetry.tracing import Tracing, Untraced
 from app.tiers.tiers import Tiers
@@ -114,6 +116,24 @@ class ReloadRefused(Exception):
     """The configuration cannot be used; the message says what is wrong with it. The tiers stay as they were."""
 
 
+class Forecast(Protocol):
+    """What is expected of tasks. All but `refresh` read memory only, and none raises."""
+
+    async def refresh(self) -> None:
+        """Know what is at most a second old; call it before the others."""
+
+    def outlook(
+        self, task: TaskRecord, *, reason: str | None, until: float | None = None, position: int | None = None
+    ) -> Outlook:
+        """Of a task that waits for `reason` (`Wait.reason`) until `until`; `position`: how many tasks go before it."""
+
+    def wait_s(self) -> float | None:
+        """How long a task of middling priority that came now would wait for its slot; None where nobody knows."""
+
+    def room_s(self, client: str | None = None) -> float | None:
+        """When the next task (of one client) leaves the queue; None where nobody knows."""
+
+
 class HealthView(Protocol):
     """What the health watch knows. Reading it takes microseconds and asks nobody."""
 
@@ -206,6 +226,30 @@ class _Unwatched:
         return []
 
 
+class _Unforeseen:
+    """A service that has learned nothing: it knows what stands in the task."""
+
+    async def refresh(self) -> None:
+        return None
+
+    def outlook(
+        self,
+        task: TaskRecord,
+        *,
+        reason: str | None,
+        until: float | None = None,
+        position: int | None = None,  # noqa: ARG002
+    ) -> Outlook:
+        now = time.time()
+        return foresee(reason, until_s=None if until is None else until - now, age_s=now - task.enqueued_at)
+
+    def wait_s(self) -> float | None:
+        return None
+
+    def room_s(self, client: str | None = None) -> float | None:  # noqa: ARG002
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiDependencies:
     """Everything that `create_app` needs."""
@@ -229,4 +273,5 @@ class ApiDependencies:
     drop_in: DropIn = field(default_factory=DropIn)
     """The addresses of other servers that are served too."""
     tracing: Tracing = field(default_factory=Untraced)
+    forecast: Forecast = field(default_factory=_Unforeseen)
     clock: Callable[[], float] = time.time

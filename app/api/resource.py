@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.ports import LiveProgress
+from app.forecast.outlook import Outlook
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.records import Artifact, AttemptRecord, TaskRecord
 from app.tasks.status import CLAIMABLE, Status
 
 UNFINISHED_FRACTION = 0.99
 """The most that a task shows before it is SUCCEEDED: completion is the status, never the progress."""
-_ASK_AGAIN_S, _ASK_AGAIN_MAX_S, _SCHEDULED_MAX_S = 2, 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,7 @@ class Progress(BaseModel):
     total: int
     fraction: float | None
     eta_s: float | None
+    """Seconds until the task is expected to end, waiting included; null where nobody can know."""
 
 
 class ErrorResource(BaseModel):
@@ -144,6 +144,8 @@ class TaskResource(BaseModel):
     progress: Progress
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
+    queue_wait_s: float | None
+    """Seconds until it is expected to start; null where it does not wait, or nobody can know."""
     wait_reason: str | None
     """`predecessor` (until the tasks in `waits_for` have succeeded), `inputs` (they have; their results are taken in),
     `scheduled`, `twin` (an equal task is on its way, and its result will do), `retry_backoff`, `draining`, `paused`,
@@ -186,6 +188,7 @@ def task_resource(
     live: LiveProgress | None = None,
     queue_position: int | None = None,
     holds: Holds | None = None,
+    outlook: Outlook | None = None,
     with_attempts: bool = True,
 ) -> TaskResource:
     """`task` as a resource at the time `now`. A terminal task gives the same for ever."""
@@ -197,8 +200,9 @@ def task_resource(
         id=task.id,
         status=task.status,
         is_terminal=terminal,
-        progress=_progress(task, live if task.status is Status.RUNNING else None),
+        progress=_progress(task, live if task.status is Status.RUNNING else None, None if terminal else outlook),
         queue_position=None if terminal else queue_position,
+        queue_wait_s=None if terminal or outlook is None else _rounded(outlook.wait_s),
         wait_reason=wait.reason,
         wait_until=_moment(wait.until),
         wait_cause=wait.cause,
@@ -265,40 +269,28 @@ def waiting(task: TaskRecord, now: float, holds: Holds) -> Wait:
     return Wait(holds.reason)
 
 
-def retry_after(task: TaskRecord, *, now: float, live: LiveProgress | None = None) -> int | None:
-    """Seconds after which asking again pays, None for a terminal task."""
-    if task.status.is_terminal:
-        return None
-    if task.status is Status.RUNNING and live is not None and live.eta_s is not None:
-        return _seconds(live.eta_s, _ASK_AGAIN_MAX_S)
-    if task.status is Status.QUEUED and task.not_before is not None and task.not_before > now:
-        return _seconds(task.not_before - now, _SCHEDULED_MAX_S)
-    if task.status is Status.RETRY_WAIT and task.retry_at is not None:
-        return _seconds(task.retry_at - now, _ASK_AGAIN_MAX_S)
-    return _ASK_AGAIN_S
-
-
 def rfc3339(at: float) -> str:
     """Epoch seconds as UTC text with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _seconds(value: float, most: int) -> int:
-    return min(max(math.ceil(value), 1), most)
 
 
 def _moment(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def _progress(task: TaskRecord, live: LiveProgress | None) -> Progress:
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)
+
+
+def _progress(task: TaskRecord, live: LiveProgress | None, outlook: Outlook | None) -> Progress:
     if task.status is Status.SUCCEEDED:
         frames = task.output.frames if task.output else 0
         return Progress(phase="done", done=frames, total=frames, fraction=1.0, eta_s=0.0)
     if live is None:
-        return Progress(phase=None, done=0, total=0, fraction=None if task.status.is_terminal else 0.0, eta_s=None)
+        eta = None if outlook is None else _rounded(outlook.eta_s)
+        return Progress(phase=None, done=0, total=0, fraction=None if task.status.is_terminal else 0.0, eta_s=eta)
     fraction = min(live.done / live.total, UNFINISHED_FRACTION) if live.total > 0 else None
-    return Progress(phase=live.phase, done=live.done, total=live.total, fraction=fraction, eta_s=live.eta_s)
+    return Progress(phase=live.phase, done=live.done, total=live.total, fraction=fraction, eta_s=_rounded(live.eta_s))
 
 
 def _attempt(attempt: AttemptRecord) -> AttemptResource:

@@ -19,7 +19,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.ports import LivePool, LiveProgress
+from app.api.ports import LivePool
 from app.api.resource import rfc3339
 from app.api.waiting import disconnected
 from app.store.interface import Store, StoreUnavailable
@@ -78,7 +78,7 @@ class EventHub:
         self._pulse: asyncio.Task[None] | None = None
         self._behind = asyncio.Event()
         self._seen = 0
-        self._told: dict[str, LiveProgress] = {}
+        self._told: dict[str, tuple[str, int, int]] = {}
         self._closed = False
         self.dropped = 0
         """How many listeners were dropped because they did not read."""
@@ -207,11 +207,12 @@ class EventHub:
         """Progress is no durable event and has no id: who comes late asks for the task."""
         running = [slot.task_id for slot in self._pool.slots() if slot.task_id is not None]
         now = {task_id: live for task_id in running if (live := self._pool.progress(task_id)) is not None}
-        moved = {task_id: live for task_id, live in now.items() if self._told.get(task_id) != live}
-        self._told = now
+        steps = {task_id: (live.phase, live.done, live.total) for task_id, live in now.items()}
+        moved = {task_id: live for task_id, live in now.items() if self._told.get(task_id) != steps[task_id]}
+        self._told = steps
         for task_id, live in moved.items():
             shown = {"task_id": task_id, "phase": live.phase, "done": live.done, "total": live.total}
-            chunk = _lines(PROGRESS, shown | {"eta_s": live.eta_s})
+            chunk = _lines(PROGRESS, shown | {"eta_s": None if live.eta_s is None else round(live.eta_s, 2)})
             for listener in self._listeners:
                 if listener.task_id in (None, task_id) and (not listener.types or PROGRESS in listener.types):
                     listener.offer(chunk)

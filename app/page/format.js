@@ -50,9 +50,11 @@ export function situation(task) {
     const cause = task.wait_cause ? ` after ${task.wait_cause}` : "";
     return (WAIT_WORDS[task.wait_reason] ?? words(task.wait_reason)) + cause + until;
   }
-  if (task.queue_position === 0) return "Next in line";
-  if (task.queue_position > 0) return `${task.queue_position} ${task.queue_position === 1 ? "task goes" : "tasks go"} first`;
-  return "Waits for its turn";
+  const eta = task.progress.eta_s;
+  const done = eta !== null && eta >= 1 ? `, done in about ${seconds(Math.ceil(eta))}` : "";
+  if (task.queue_position === 0) return `Next in line${done}`;
+  if (task.queue_position > 0) return `${task.queue_position} ${task.queue_position === 1 ? "task goes" : "tasks go"} first${done}`;
+  return `Waits for its turn${done}`;
 }
 
 /** Seconds as "0.8 s", "12 s", "3 min 5 s", "2 h 10 min". */

@@ -34,6 +34,7 @@ from app.store.records import (
     TaskRecord,
     UploadRecord,
     Verdict,
+    Workload,
 )
 from app.tasks.status import Status
 
@@ -209,6 +210,13 @@ class Store(Protocol):
 
         Counting takes 0.3 ms per 1000 tasks; with `at_most` it stops there, and that number means "so many or more".
         """
+
+    async def aworkload(self, *, since: float, rendered: int, queued: int) -> Workload:
+        """Attempts that succeeded and ended after `since` (the newest `rendered`), what runs on any node, and the first
+        `queued` tasks of those that could start now."""
+
+    def workload(self, *, since: float, rendered: int, queued: int) -> Workload:
+        """As `aworkload`, for threads."""
 
     async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         """Events with an id above `after`, oldest first, of one task or of all."""

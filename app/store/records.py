@@ -341,6 +341,64 @@ class TaskEnding:
 
 
 @dataclass(frozen=True, slots=True)
+class RenderedWork:
+    """What forecasts learn from: an attempt that succeeded. `source` and `audio` are what the probe found in them."""
+
+    task_id: str
+    attempt: int
+    tier: str
+    started_at: float
+    ended_at: float
+    facts: dict[str, Any]
+    source_sha256: str
+    source: dict[str, Any]
+    audio: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWork:
+    """An attempt that holds a lease now, on whichever node."""
+
+    task_id: str
+    owner: str
+    tier: str
+    started_at: float
+    source_sha256: str
+    source: dict[str, Any]
+    audio: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedWork:
+    """A task that could start now."""
+
+    rank: float
+    task_id: str
+    route: tuple[str, ...]
+    client: str
+    source_sha256: str
+    source: dict[str, Any]
+    audio: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What was done, what runs and what waits, at one moment."""
+
+    at: float
+    rendered: tuple[RenderedWork, ...]
+    """Oldest first."""
+    running: tuple[RunningWork, ...]
+    queued: tuple[QueuedWork, ...]
+    """The head of the queue, in its order."""
+    queued_more: int
+    """How many wait behind it, counted up to 10,000."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which tasks to list; None means any."""
 

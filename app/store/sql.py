@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins
+from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins, workload
 from app.store import uploads as upload_writes
 from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
 from app.store.interface import Listener, Store, StoreUnavailable
@@ -45,6 +45,7 @@ from app.store.records import (
     TaskRecord,
     UploadRecord,
     Verdict,
+    Workload,
 )
 from app.store.transaction import Transaction
 from app.store.upload_cache import UploadCache
@@ -196,6 +197,16 @@ class SqlStore(Store):
 
     async def aqueue_position(self, task: TaskRecord, *, at_most: int | None = None) -> int | None:
         return await self._aread(lambda connection: reads.queue_position(connection, task.id, self._clock(), at_most))
+
+    async def aworkload(self, *, since: float, rendered: int, queued: int) -> Workload:
+        return await self._aread(
+            lambda connection: workload.read(connection, self._clock(), since=since, rendered=rendered, queued=queued)
+        )
+
+    def workload(self, *, since: float, rendered: int, queued: int) -> Workload:
+        return self._read(
+            lambda connection: workload.read(connection, self._clock(), since=since, rendered=rendered, queued=queued)
+        )
 
     async def aevents(self, task_id: str | None, *, after: int = 0, limit: int = 1000) -> list[EventRecord]:
         return await self._aread(lambda connection: reads.list_events(connection, task_id, after, limit))

@@ -43,6 +43,7 @@ from app.worker.judges import OUTCOMES
 _HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BACKOFF_BUCKETS = (0.1, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_ERROR_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
 _WAIT_BUCKETS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _RENDER_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1200, 1800, 3600)
 _UNSETTLED = frozenset({"stale", "unsettled"})
@@ -188,6 +189,15 @@ class Metrics:
             buckets=_WAIT_BUCKETS,
             registry=self.registry,
         )
+        self._eta_error = Histogram(
+            "greenroom_eta_error_ratio",
+            "How far off the expected end of a task was, as a share of the time that it took from then on.",
+            ["told"],
+            buckets=_ERROR_BUCKETS,
+            registry=self.registry,
+        )
+        for told in ("submit", "start"):
+            self._eta_error.labels(told)
         self._compute = Counter(
             "greenroom_compute_seconds_total",
             "Time that attempts held a slot; kind gpu: the part of it on a CUDA device.",
@@ -339,6 +349,10 @@ class Metrics:
         """The breaker of a tier changed to `state`."""
         self._breakers.labels(tier).set(_BREAKER_STATES[state])
         self._breaker_changes.labels(tier, state).inc()
+
+    def eta_missed(self, told: str, ratio: float) -> None:
+        """The end that was expected at `submit` or at the `start` of the attempt was off by this share."""
+        self._eta_error.labels(told).observe(ratio)
 
     def expect_tiers(self, states: Mapping[str, str]) -> None:
         """Show the breakers of these tiers (name -> state) from the start."""

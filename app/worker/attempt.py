@@ -37,6 +37,7 @@ from app.worker.judges import Judges
 from app.worker.orders import Orders
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
+from app.worker.shared import Reading
 from app.worker.slot import SlotProcess
 from app.worker.slots import Slot
 
@@ -145,10 +146,10 @@ class Attempt:
             total=reading.total,
         )
 
-    def look_if_there(self) -> Look | None:
-        """As `look`, for views: None once the process has been thrown away."""
+    def reading_if_there(self) -> Reading | None:
+        """What the process last wrote of itself, for views: None once it has been thrown away."""
         try:
-            return self.look()
+            return self._process.read()
         except ValueError:
             return None
 

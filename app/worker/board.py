@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 from pydantic import ValidationError
 
+from app.forecast.queueing import Stand
 from app.retry.breaker import Breaker, BreakerRecord, BreakerSettings, BreakerState, Ticket
 from app.retry.router import Placement, TierState, place
 from app.retry.taxonomy import CodedError, Failure, FailureCode
@@ -245,6 +246,22 @@ class TierBoard:
                 return "no_ready_slot", None
             times = [self._live[name].breaker.until for name in known if states[name].breaker_open]
             return "breaker_open", min((at for at in times if at is not None), default=None)
+
+    def stands(self) -> list[Stand]:
+        """All tiers, in order, as forecasts need them."""
+        with self._lock:
+            states = self._states([])
+            return [
+                Stand(
+                    name=tier.name,
+                    group=tier.group,
+                    usable=not states[tier.name].down and not states[tier.name].breaker_open,
+                    degraded=tier.degraded,
+                    limit=tier.settings.concurrency,
+                    patience_s=tier.settings.patience_s,
+                )
+                for tier in self._tiers.all.values()
+            ]
 
     def views(self) -> list[TierView]:
         """All tiers, in order."""

@@ -206,6 +206,8 @@ def main(link: Link) -> None:
         reporter = Reporter(link.block, link.inbox, job.task_id, job.attempt)
         with _named(job):
             outcome = _render(renderers, gate, job, reporter)
+        if not isinstance(outcome, wire.Failed):
+            outcome = msgspec.structs.replace(outcome, facts=outcome.facts | reporter.facts())
         link.send(msgspec.structs.replace(outcome, calls=reporter.calls))
         if isinstance(outcome, wire.Failed) and _is_poisoned(FailureCode(outcome.code), renderers.able(job.tier)):
             sys.exit(1)

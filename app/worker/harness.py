@@ -71,11 +71,14 @@ class Reporter:
         self._inbox = inbox
         self._task_id = task_id
         self._attempt = attempt
+        self._last_frame_at: float | None = None
         self.calls: list[tuple[str, float]] = []
 
     def report(self, phase: Phase, done: int, total: int) -> None:
         """See `app.render.contract.Progress`, as for the others."""
         self._block.move(phase, done, total)
+        if phase is Phase.RENDER:
+            self._last_frame_at = time.time()
         self.check()
 
     def check(self) -> None:
@@ -86,6 +89,10 @@ class Reporter:
     def called(self, call: str, seconds: float) -> None:
         """Another server was called."""
         self.calls.append((call, round(seconds, 4)))
+
+    def facts(self) -> dict[str, float]:
+        """When the last frame was reported, epoch seconds; empty where none was."""
+        return {} if self._last_frame_at is None else {"last_frame_at": round(self._last_frame_at, 4)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The small shared-memory block of a slot: heartbeat and progress, written by the child, read by the service.
 
 Layout (little endian): heartbeat count u64, progress count u64, phase u64 (index in `PHASES`), done u64, total u64,
-attempt u64, child pid u64, peak memory in bytes u64; then how many phases the attempt has entered u64, and for each of
-the first `STEPS` of them its index u64 and when f64 (epoch seconds). Every field is one aligned 8-byte word, which
+attempt u64, child pid u64, peak memory in bytes u64, begin of the phase u64 (nanoseconds on the monotonic clock, which
+all processes of a machine share); then how many phases the attempt has entered u64, and for each of the first `STEPS`
+of them its index u64 and when f64 (epoch seconds). Every field is one aligned 8-byte word, which
 x86-64 and ARM64 write whole; the reader tolerates a done/total pair of two neighbouring reports.
 
 The memory has no name: it goes with the last process that holds it, however that one dies, and it needs no /dev/shm.
@@ -23,7 +24,7 @@ PHASES = tuple(Phase)
 STEPS = 16
 """More than any renderer enters; of one that goes to and fro, the first."""
 _WORD, _TIME = struct.Struct("<Q"), struct.Struct("<d")
-_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK, _ENTERED, _FIRST = (index * 8 for index in range(10))
+_BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK, _SINCE, _ENTERED, _FIRST = (n * 8 for n in range(11))
 SIZE = _FIRST + STEPS * 16
 
 
@@ -40,6 +41,8 @@ class Reading:
     pid: int
     peak_memory: int
     """The most memory that the process ever held, bytes, as of its last heartbeat; 0 where its system does not tell."""
+    since: float
+    """When the phase began, seconds on the monotonic clock."""
 
 
 def _nameless() -> int:
@@ -99,6 +102,7 @@ class ProgressBlock:
 
     def _enter(self, phase: Phase) -> None:
         self._current = phase
+        self._put(_SINCE, time.monotonic_ns())
         entered = self._get(_ENTERED)
         if entered < STEPS:
             self._put(_FIRST + entered * 16, PHASES.index(phase))
@@ -128,6 +132,7 @@ class ProgressBlock:
             attempt=self._get(_ATTEMPT),
             pid=self._get(_PID),
             peak_memory=self._get(_PEAK),
+            since=self._get(_SINCE) / 1e9,
         )
 
     def close(self) -> None:

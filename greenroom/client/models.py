@@ -46,6 +46,7 @@ class Task(TypedDict):
     is_terminal: bool
     progress: Progress
     queue_position: int | None
+    queue_wait_s: float | None
     wait_reason: str | None
     wait_until: str | None
     wait_cause: str | None

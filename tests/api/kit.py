@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from app.api.caching import ResultCache
 from app.api.drop_in.terms import DropIn
 from app.api.ports import ApiDependencies, ApiSettings, JudgesView, LiveProgress, ReloadRefused, SlotView
 from app.chains.releaser import Releaser, ReleaseTerms
+from app.forecast.outlook import Outlook, foresee
 from app.intake.blobs import BlobStore
 from app.intake.fetch import FetchLimits
 from app.intake.resolve import Intake, IntakeSettings
 from app.media.info import MediaLimits
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
-from app.store.records import Artifact, Claim, KeepFor
+from app.store.records import Artifact, Claim, KeepFor, TaskRecord
 from app.store.sql import SqlStore, open_store
 from app.tiers.settings import TierSettings
 from app.tiers.tiers import Tiers
@@ -150,6 +152,34 @@ class StandInDesk:
         self.tiers = self.configured
 
 
+class StandInForecast:
+    """What a test says is expected; of other tasks what is known without having learned."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Outlook] = {}
+        self.any: Outlook | None = None
+        """Of all others."""
+        self.positions: dict[str, int | None] = {}
+        self.wait: float | None = None
+        self.room: dict[str | None, float] = {}
+
+    async def refresh(self) -> None:
+        return None
+
+    def outlook(
+        self, task: TaskRecord, *, reason: str | None, until: float | None = None, position: int | None = None
+    ) -> Outlook:
+        self.positions[task.id] = position
+        until_s = None if until is None else until - time.time()
+        return self.told.get(task.id) or self.any or foresee(reason, until_s=until_s, age_s=0.0)
+
+    def wait_s(self) -> float | None:
+        return self.wait
+
+    def room_s(self, client: str | None = None) -> float | None:
+        return self.room.get(client)
+
+
 @dataclass
 class StandInReadiness:
     ok: bool = True
@@ -190,6 +220,7 @@ class Api:
     readiness: StandInReadiness
     disk: StandInDisk
     desk: StandInDesk
+    forecast: StandInForecast
     data_dir: Path
     app: Any
     observed: Observed
@@ -311,6 +342,7 @@ class ApiFactory:
             ),
         )
         pool, readiness, disk, desk = StandInPool(), StandInReadiness(), StandInDisk(), StandInDesk()
+        forecast = StandInForecast()
         observed = Observed()
         deps = ApiDependencies(
             store=store,
@@ -322,6 +354,7 @@ class ApiFactory:
             render_metrics=lambda: (b"greenroom_up 1\n", "text/plain; version=1.0.0; charset=utf-8"),
             observe_request=observed,
             disk=disk,
+            forecast=forecast,
             check_target=TargetGuard(allow_private=allow_private_addresses).check,
             cache=ResultCache(store, data_dir, max_bytes=10**9) if cached else None,
             drop_in=drop_in or DropIn(),
@@ -335,7 +368,9 @@ class ApiFactory:
         port = self._loop.run(_port_of(server))
         url = f"http://127.0.0.1:{port}"
         client = httpx.Client(base_url=url, timeout=30, trust_env=False, verify=False)
-        api = Api(url, client, store, blobs, pool, readiness, disk, desk, data_dir, app, observed, self._media)
+        api = Api(
+            url, client, store, blobs, pool, readiness, disk, desk, forecast, data_dir, app, observed, self._media
+        )
 
         async def stop() -> None:
             app.state.waiters.close()

@@ -95,6 +95,17 @@ class TestSaturation:
         api.start(first.json()["id"])
         assert "task-deferred" in api.generate().headers
 
+    def test_a_refused_one_is_told_when_a_place_is_expected_to_be_free(self, start_api: Any) -> None:  # R0.13, R1.6
+        api = start_api(max_waiting=1, max_waiting_per_client=1)
+        api.submit()
+        api.forecast.room = {None: 41.2, "127.0.0.1": 77.0}
+        refused = api.generate()
+        assert (refused.status_code, refused.headers["retry-after"]) in ((429, "42"), (429, "77"))
+        code = refused.json()["code"]
+        assert refused.headers["retry-after"] == {"QUEUE_FULL": "42", "CLIENT_QUEUE_FULL": "77"}[code]
+        other = api.client.post("/generate", json=api.inputs(), headers={"X-Client-Id": "bert"})
+        assert (problem(other, 429, "QUEUE_FULL")["limit"], other.headers["retry-after"]) == (1, "42")
+
     def test_what_is_told_follows_the_pace_at_which_tasks_end(self, start_api: Any) -> None:
         api = start_api(max_waiting=1)
         for _ in range(3):

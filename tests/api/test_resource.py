@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.ports import LiveProgress
-from app.api.resource import Holds, Wait, retry_after, rfc3339, task_resource, waiting
+from app.api.resource import Holds, Wait, rfc3339, task_resource, waiting
+from app.forecast.outlook import Outlook, foresee
 from app.store.records import Artifact, AttemptRecord, InputRef, TaskRecord
 from app.tasks.status import Status
 
@@ -34,21 +35,44 @@ OUTPUT = Artifact("results/x.mp4", "1" * 64, 10, 1.0, 64, 48, 25.0, 25)
         ({"not_before": NOW + 1e9}, "scheduled", 3600),
         ({"not_before": NOW - 30}, "slot", 2),
         ({"status": Status.RUNNING}, None, 2),
-        ({"status": Status.RUNNING, "cancel_requested_at": NOW}, "cancelling", 2),
+        ({"status": Status.RUNNING, "cancel_requested_at": NOW}, "cancelling", 1),
         ({"status": Status.RETRY_WAIT, "retry_at": NOW + 7.2}, "retry_backoff", 8),
-        ({"status": Status.RETRY_WAIT, "retry_at": NOW - 1}, "slot", 1),
+        ({"status": Status.RETRY_WAIT, "retry_at": NOW - 1}, "slot", 2),
+        ({"enqueued_at": NOW - 300}, "slot", 30),
         ({"status": Status.REVIEW}, "review", 2),
-        ({"status": Status.SUCCEEDED, "output": OUTPUT, "cancel_requested_at": NOW}, None, None),
-        ({"status": Status.FAILED, "retry_at": NOW + 9}, None, None),
-        ({"status": Status.CANCELLED, "not_before": NOW + 9}, None, None),
     ],
 )
-def test_why_it_waits_and_when_to_ask_again(
-    changes: dict[str, object], reason: str | None, seconds: int | None
-) -> None:
+def test_why_it_waits_and_when_to_ask_again_before_anything_is_learned(
+    changes: dict[str, object], reason: str | None, seconds: int
+) -> None:  # R1.6
     task = replace(TASK, **changes)  # type: ignore[arg-type]
-    assert waiting(task, NOW, Holds()).reason == reason
-    assert retry_after(task, now=NOW) == seconds
+    wait = waiting(task, NOW, Holds())
+    assert wait.reason == reason
+    until_s = None if wait.until is None else wait.until - NOW
+    assert foresee(wait.reason, until_s=until_s, age_s=NOW - task.enqueued_at).again_s == seconds
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": Status.SUCCEEDED, "output": OUTPUT, "cancel_requested_at": NOW},
+        {"status": Status.FAILED, "retry_at": NOW + 9},
+        {"status": Status.CANCELLED, "not_before": NOW + 9},
+    ],
+)
+def test_what_has_ended_waits_for_nothing(changes: dict[str, object]) -> None:
+    task = replace(TASK, **changes)  # type: ignore[arg-type]
+    assert waiting(task, NOW, Holds()) == Wait()
+    shown = task_resource(task, now=NOW, outlook=Outlook(wait_s=3.0, eta_s=5.0))
+    assert shown.queue_wait_s is None
+    assert shown.progress.eta_s in (None, 0.0)
+
+
+def test_a_waiting_task_tells_when_it_is_expected_to_start_and_to_end() -> None:  # R1.6
+    shown = task_resource(TASK, now=NOW, outlook=Outlook(wait_s=3.004, eta_s=5.25))
+    assert (shown.queue_wait_s, shown.progress.eta_s) == (3.0, 5.25)
+    nobody_knows = task_resource(TASK, now=NOW, outlook=Outlook())
+    assert (nobody_knows.queue_wait_s, nobody_knows.progress.eta_s) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +110,6 @@ def test_nobody_sees_the_end_before_the_status(status: Status, done: int, total:
     assert (fraction == 1.0) == (status is Status.SUCCEEDED)
     assert fraction is None or 0 <= fraction <= 1
     assert (shown.output is not None) == (status is Status.SUCCEEDED)
-    seconds = retry_after(task, now=NOW, live=live)
-    assert (seconds is None) == status.is_terminal
-    assert seconds is None or 1 <= seconds <= 60
 
 
 @given(now=st.floats(NOW, NOW + 1e8), position=st.none() | st.integers(0, 10))

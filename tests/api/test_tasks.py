@@ -11,12 +11,14 @@ import httpx
 import pytest
 
 from app.api.ports import LiveProgress
+from app.forecast.outlook import Outlook, Running
+from app.forecast.spread import Spread
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.creation import as_error
 from tests.api.kit import Api, problem
 
 FIELDS = {
-    "id", "status", "is_terminal", "progress", "queue_position", "wait_reason", "wait_until",
+    "id", "status", "is_terminal", "progress", "queue_position", "queue_wait_s", "wait_reason", "wait_until",
     "wait_cause", "attempts", "served_by", "cached", "degraded",
     "quality", "error", "output", "links", "retry_of", "derived_from", "after", "waits_for", "trace_id",
     "created_at", "started_at", "finished_at", "metadata",
@@ -51,18 +53,41 @@ class TestGet:
         first, second = api.submit()["id"], api.submit()["id"]
         assert [get(api, t).json()["queue_position"] for t in (first, second)] == [0, 1]
 
+    def test_a_waiting_task_tells_when_it_starts_and_ends_and_when_to_ask_again(self, api: Api) -> None:  # R1.6
+        api.submit()
+        api.forecast.any = Outlook(wait_s=30.0, eta_s=41.5, ends=Running(Spread(41.5, 0.05), 0.0))
+        submitted = api.generate()
+        answers = [submitted, get(api, submitted.json()["id"])]
+        for answer in answers:
+            task = answer.json()
+            assert (task["queue_wait_s"], task["progress"]["eta_s"]) == (30.0, 41.5)
+            assert 30 <= int(answer.headers["retry-after"]) <= 41
+        assert api.forecast.positions[task["id"]] == 1
+        listed = api.client.get("/tasks").json()["tasks"]
+        assert [task["progress"]["eta_s"] for task in listed] == [41.5, 41.5]
+        early = problem(api.client.get(f"/tasks/{task['id']}/output"), 409, "TASK_NOT_FINISHED")
+        assert 30 <= early["retry_after_s"] <= 41
+
+    def test_one_that_nobody_can_foresee_says_so(self, api: Api) -> None:  # R1.6
+        task_id = api.submit()["id"]
+        api.client.post("/queue/pause")
+        answer = get(api, task_id)
+        assert (answer.json()["queue_wait_s"], answer.json()["progress"]["eta_s"]) == (None, None)
+        assert int(answer.headers["retry-after"]) >= 1
+
     def test_a_running_task_shows_what_its_process_says(self, api: Api) -> None:
         task_id = api.submit()["id"]
         api.start(task_id)
         bare = get(api, task_id).json()
         assert bare["progress"] == {"phase": None, "done": 0, "total": 0, "fraction": 0.0, "eta_s": None}
         api.pool.live[task_id] = LiveProgress("render", 30, 120, eta_s=12.3)
+        api.forecast.told[task_id] = Outlook(eta_s=12.3, ends=Running(Spread(20.0, 0.05), 7.7))
         answer = get(api, task_id)
         task = answer.json()
         assert task["progress"] == {"phase": "render", "done": 30, "total": 120, "fraction": 0.25, "eta_s": 12.3}
         assert (task["status"], task["wait_reason"], task["queue_position"]) == ("RUNNING", None, None)
         assert task["attempts"][0]["outcome"] is None
-        assert answer.headers["retry-after"] == "13"
+        assert 8 <= int(answer.headers["retry-after"]) <= 13
 
     def test_a_false_hundred_percent_does_not_show_as_done(self, api: Api) -> None:  # R1.4
         task_id = api.submit()["id"]

@@ -106,7 +106,7 @@ def test_an_attempt_whose_task_runs_elsewhere_is_ended_at_its_next_check(bench, 
     node = bench(health_interval_s=1.2)
     task_id = submit(frame_s=60.0, batch=1, fault="ignore_cancel", times=1)
     node.until(lambda: node.dispatcher.attempt_of(task_id), "the first attempt")
-    node.until(lambda: node.dispatcher.attempt_of(task_id).look_if_there().phase == "render", "it to render")
+    node.until(lambda: node.dispatcher.attempt_of(task_id).reading_if_there().phase == "render", "it to render")
     with capture_logs() as lines:
         # As if this node had stood still for longer than its lease, and another had taken the task.
         store.take_back("node-a")

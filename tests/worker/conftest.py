@@ -110,7 +110,7 @@ class Bench:
             sink=lambda slot, line: None, observer=self.seen,
         )  # fmt: skip
         terms = SittingTerms(60.0, 5.0, Limits(3, {phase.value: 60.0 for phase in Phase}), 2.0)
-        judges = Judges(nobody, count=1, terms=terms, observer=self.seen)
+        self.judges = judges = Judges(nobody, count=1, terms=terms, observer=self.seen)
         tiers = lineup([], default_renderer="warp", rehearsals=True, has_cuda=False)
         self.board = TierBoard(tiers, self.pool, store, node="node-a", observer=self.seen)
         self.settings = AttemptSettings(
@@ -173,7 +173,7 @@ class Bench:
     def until_moving(self, task_id: str) -> None:
         def moving() -> bool:
             attempt = self.dispatcher.attempt_of(task_id)
-            look = attempt.look_if_there() if attempt is not None else None
+            look = attempt.reading_if_there() if attempt is not None else None
             return look is not None and look.phase == Phase.RENDER and look.done > 0
 
         self.until(moving, f"{task_id} to render")

@@ -58,6 +58,21 @@ def test_of_a_renderer_that_goes_to_and_fro_the_first_phases_are_kept():
     block.close()
 
 
+def test_the_service_sees_since_when_the_child_is_in_its_phase():
+    block = ProgressBlock()
+    began = time.monotonic()
+    block.begin(1)
+    loading = block.read().since
+    block.move(Phase.RENDER, 0, 400)
+    rendering = block.read().since
+    block.move(Phase.RENDER, 16, 400)
+    assert began <= loading <= rendering <= time.monotonic()
+    assert block.read().since == rendering
+    block.begin(2)
+    assert block.read().since >= rendering
+    block.close()
+
+
 def test_a_closed_block_is_gone_and_never_had_a_name():
     named, before = set(Path("/dev/shm").glob("psm_*")), psutil.Process().num_fds()
     block = ProgressBlock()

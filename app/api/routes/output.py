@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.answering import problems
+from app.api.answering import outlook_of, problems
 from app.api.file_response import FileSpanResponse, OpenFile
 from app.api.ports import ApiDependencies
 from app.api.problems import ProblemCode, ProblemError
 from app.api.ranges import Span, judge
-from app.api.resource import retry_after, rfc3339
+from app.api.resource import Holds, rfc3339
 from app.api.routes.tasks import load
 from app.store.records import Artifact, TaskRecord
 from app.tasks.status import Status
@@ -63,8 +63,7 @@ def router(deps: ApiDependencies) -> APIRouter:
 def finished_artifact(task: TaskRecord, deps: ApiDependencies) -> Artifact:
     """The task's result. Raises the 409 of an unfinished task, the 404 of one that ended without, the 410."""
     if not task.status.is_terminal:
-        live = deps.pool.progress(task.id) if task.status is Status.RUNNING else None
-        seconds = retry_after(task, now=deps.clock(), live=live) or 1
+        seconds = outlook_of(task, deps, holds=Holds(of_route=deps.tiers.hold)).again_s
         raise ProblemError(
             ProblemCode.TASK_NOT_FINISHED,
             f"The task is {task.status}.",

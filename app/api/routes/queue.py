@@ -61,6 +61,8 @@ class QueueResource(BaseModel):
     chained: int
     """Tasks that wait for their predecessors."""
     oldest_runnable_age_s: float | None
+    wait_s: float | None
+    """How long a task of middling priority that came now is expected to wait; null where nobody can know."""
     paused: bool
     draining: bool
     limit: int | None
@@ -100,6 +102,8 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
 async def _resource(deps: ApiDependencies) -> QueueResource:
     stats, held = await deps.store.aqueue(), await deps.store.acache()
+    await deps.forecast.refresh()
+    wait_s = None if stats.paused or deps.pool.draining() else deps.forecast.wait_s()
     oldest, soft = stats.oldest_runnable_at, deps.settings.max_waiting
     judges = deps.pool.judges()
     return QueueResource(
@@ -109,6 +113,7 @@ async def _resource(deps: ApiDependencies) -> QueueResource:
         joined=stats.joined,
         chained=stats.chained,
         oldest_runnable_age_s=None if oldest is None else round(max(deps.clock() - oldest, 0.0), 3),
+        wait_s=None if wait_s is None else round(wait_s, 2),
         paused=stats.paused,
         draining=deps.pool.draining(),
         limit=soft,

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from app.api import deriving, retrying
 from app.api.accepted import ACCEPTED, HEADERS, accepted
-from app.api.answering import json_response, not_found, problems, task_response
+from app.api.answering import json_response, not_found, outlook_of, problems, task_response
 from app.api.chaining import MAX_ID
 from app.api.errors import invalid_request
 from app.api.holding import Holding
@@ -75,7 +75,17 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
             raise invalid_request([FieldError("cursor", ProblemCode.REQUEST_INVALID, "cursor", text)]) from None
         now = deps.clock()
         holds = await holding.now()
-        shown = [task_resource(t, now=now, live=_live(deps, t), holds=holds, with_attempts=False) for t in page.tasks]
+        shown = [
+            task_resource(
+                found,
+                now=now,
+                live=_live(deps, found),
+                holds=holds,
+                outlook=outlook_of(found, deps, holds=holds),
+                with_attempts=False,
+            )
+            for found in page.tasks
+        ]
         return json_response(TaskPage(tasks=shown, links=PageLinks(next=_next(query, page.next_cursor))))
 
     @routes.get(
