@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -171,12 +171,16 @@ class Foresight:
                 turn = None if running else self._line.turn_of(task.twin_of)
             elif not task.status.is_terminal:
                 waiting = self._waiting(_queued(task))
-                takes = self._takes(waiting)
+                # The speech of one that waits for others may be theirs to make.
+                takes = self._takes(waiting) if task.audio.media else None
                 if reason == "slot":
                     turn = self._line.turn(waiting, position)
+            until_s = None if until is None else until - now
+            if reason == "predecessor":
+                until_s = self._last_of(task.waits_for or (), now)
             outlook = foresee(
                 reason,
-                until_s=None if until is None else until - now,
+                until_s=until_s,
                 age_s=now - (task.started_at or task.enqueued_at),
                 running=running,
                 turn=turn,
@@ -217,6 +221,18 @@ class Foresight:
         run = self._elsewhere.get(task_id)
         expected = None if run is None else self._durations.expect(self._work(run.tier, run))
         return None if run is None or expected is None else Running(expected.took, max(now - run.started_at, 0.0))
+
+    def _last_of(self, task_ids: Sequence[str], now: float) -> float | None:
+        """In how many seconds all of these tasks have ended; None where nobody knows."""
+        lefts = []
+        for task_id in task_ids:
+            if (running := self._running(task_id, now)) is not None:
+                lefts.append(running.whole.left(running.elapsed))
+            elif (turn := self._line.turn_of(task_id)) is not None and turn.end is not None:
+                lefts.append(turn.end.left(max(now - self._line_at, 0.0)))
+            else:
+                return None
+        return max(lefts, default=None)
 
     def _here(self, attempt: Attempt, reading: Reading) -> Running | None:
         elapsed = self._monotonic() - attempt.began

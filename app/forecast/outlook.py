@@ -11,8 +11,8 @@ from app.forecast.spread import Spread
 
 _DELAY_MOST_S = 3600
 _CANCELLING_S = 1
-_BY_THE_CLOCK = frozenset({"scheduled", "retry_backoff", "breaker_open"})
-"""Reasons to wait that end at a moment that is known."""
+_BY_THE_CLOCK = frozenset({"scheduled", "retry_backoff", "breaker_open", "predecessor"})
+"""Reasons to wait that end at a moment that is known, or expected."""
 _BY_TURNS = frozenset({None, "slot", "twin"})
 
 
