@@ -139,6 +139,26 @@ def test_a_follower_ends_with_its_leader(bench, submit):
     node.until_ended(leader)
 
 
+def test_who_waits_for_others_is_told_when_the_last_of_them_ends(bench, submit):  # R1.5
+    node = bench()
+    foresight = of(node)
+    node.until_ended(submit(**SLOW))
+    node.store.set_paused(True)
+    first, second = node.task(submit(**SLOW)), node.task(submit(**SLOW))
+    node.until_idle()
+    ends = [look(foresight, task).eta_s for task in (first, second)]
+    follower = replace(first, id="task_f", waits_for=(first.id, second.id), audio=replace(first.audio, media={"x": 1}))
+    told = foresight.outlook(follower, reason="predecessor")
+    assert told.wait_s == pytest.approx(max(end for end in ends if end is not None), abs=0.5)
+    assert told.eta_s is not None
+    assert told.wait_s is not None
+    assert told.eta_s > told.wait_s
+    nobody_knows = replace(follower, waits_for=(first.id, "task_unknown"))
+    assert foresight.outlook(nobody_knows, reason="predecessor").eta_s is None
+    without_speech = replace(follower, audio=replace(first.audio, media={}))
+    assert foresight.outlook(without_speech, reason="predecessor").eta_s is None
+
+
 def test_while_the_database_is_away_what_was_known_holds(bench, submit, monkeypatch):
     node = bench()
     node.until_ended(submit(**SLOW))
