@@ -23,6 +23,7 @@ import psutil
 
 from benchmarks import material
 from benchmarks.figures import free_port, moment, percentile
+from benchmarks.listening import listening
 from benchmarks.service import Running, dump, service
 
 RESULTS = Path(__file__).parent / "results"
@@ -180,7 +181,9 @@ def main() -> None:
             }
         print(json.dumps(results["service"], indent=2), flush=True)
         results["http"] = http(folder)
-    print(json.dumps(results["http"], indent=2), flush=True)
+        print(json.dumps(results["http"], indent=2), flush=True)
+        results["listening"] = listening(folder)
+    print(json.dumps(results["listening"], indent=2), flush=True)
     path = RESULTS / "spine.json"
     dump(results, path)
     print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

@@ -10,8 +10,9 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import unexpected
+from app.api.errors import problem_of, unexpected
 from app.api.ports import RequestObserver
+from app.api.stream import LASTING
 from app.tasks.ids import Tokens
 from app.tasks.trace import TraceContext, parse
 from app.telemetry.tracing import Span, Tracing
@@ -54,7 +55,7 @@ class RequestContext:
         trace = self._tracing.begin(caller)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"], state["trace"] = request_id, trace
-        status = 0
+        status, route = 0, "unmatched"
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -65,16 +66,24 @@ class RequestContext:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
             try:
-                await self._app(scope, receive, send_named)
+                # A copy, so that what the inner layers put into it goes with them.
+                inner = dict(scope)
+                try:
+                    await self._app(inner, receive, send_named)
+                finally:
+                    route = route_template(inner)
+                    del inner
+                if (lasting := state.pop(LASTING, None)) is not None:
+                    await lasting.last(receive, send_named)
             except Exception as error:
-                problem = unexpected(error)
+                problem = problem_of(error) or unexpected(error)
                 if status:
                     raise  # The answer is under way: the server must cut it off, so that it does not look whole.
                 response = problem.response(instance=scope["path"], request_id=request_id)
                 await response(scope, receive, send_named)
             finally:
                 seconds = time.perf_counter() - started
-                route, method = route_template(scope), scope["method"]
+                method = scope["method"]
                 # A label that callers could make up would grow the metrics without bound.
                 known = method if method in _METHODS else "OTHER"
                 self._observe(known, route, status or _CLIENT_LEFT, seconds)

@@ -1,7 +1,7 @@
 """The event stream: one subscription to the store feeds every listener of an event loop (Server-Sent Events).
 
-A listener costs a small queue and nothing else while nothing happens: no timer, no database read of its own. One that
-does not read as fast as events come is dropped; it comes back with `Last-Event-ID` and misses nothing.
+A listener costs a small queue and nothing else while nothing happens: no timer, no task, no database read of its own.
+One that does not read as fast as events come is dropped; it comes back with `Last-Event-ID` and misses nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.ports import LivePool
 from app.api.resource import rfc3339
-from app.api.waiting import disconnected
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import EventRecord
 from app.tasks.notices import PROGRESS
@@ -35,22 +33,34 @@ PULSE_S = 0.5
 BACKLOG = 256
 """Events that may wait for one listener before it is dropped."""
 _PAGE = 500
+LASTING = "lasting"
+"""In the state of a request: the answer that is still to be sent, and lasts."""
 
 Chunk = bytes
 Chunks = AsyncGenerator[Chunk, None]
+Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Listener:
     """One open stream. `task_id` None: all tasks; `types` empty: all events."""
 
     task_id: str | None
     types: frozenset[str]
-    pending: deque[Chunk | EventRecord] = field(default_factory=deque)
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    after: int | None
+    """The last event that it knows; None: it wants what comes from now on."""
+    send: Send
+    last: int = 0
+    """The last event that it was sent, or that was passed over for it."""
+    pending: list[Chunk | EventRecord] = field(default_factory=list)
     heard_at: float = 0.0
     dropped: bool = False
-    closed: bool = False
+    over: bool = False
+    """It gets what it was sent, and no more."""
+    writing: asyncio.Task[None] | None = None
+    """Only while there is something to send: most of the time there is nothing."""
+    serving: asyncio.Task[Any] | None = None
+    failure: Exception | None = None
 
     def wants(self, event: EventRecord) -> bool:
         """Whether this event is for it."""
@@ -59,11 +69,56 @@ class Listener:
     def offer(self, item: Chunk | EventRecord) -> None:
         """Queue something for it; too much at once drops it."""
         if len(self.pending) >= BACKLOG:
-            self.dropped = True
+            self.dropped = self.over = True
             self.pending.clear()
-        elif not self.dropped:
+        elif not self.over:
             self.pending.append(item)
-        self.woken.set()
+        self.wake()
+
+    def end(self) -> None:
+        """Send it nothing more."""
+        self.over = True
+        self.wake()
+
+    def wake(self, past: Chunks | None = None) -> None:
+        """See to it that what waits for it is sent, after what `past` has."""
+        if self.writing is None:
+            self.writing = asyncio.create_task(self._write(past))
+
+    async def _write(self, past: Chunks | None) -> None:
+        try:
+            if past is not None:
+                async with contextlib.aclosing(past) as chunks:
+                    async for chunk in chunks:
+                        await self._say(chunk)
+            while self.pending and not self.over:
+                waiting, self.pending = self.pending, []
+                for item in waiting:
+                    await self._tell(item)
+            if self.over:
+                # With its answer complete, the server wakes whoever waits for its leaving.
+                await self.send({"type": "http.response.body", "body": b""})
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is made
+            self.failure = error
+            assert self.serving is not None
+            self.serving.cancel()
+        finally:
+            self.writing = None
+
+    async def _tell(self, item: Chunk | EventRecord) -> None:
+        if self.over:
+            return
+        self.heard_at = time.monotonic()
+        if isinstance(item, bytes):
+            await self._say(item)
+        elif item.id > self.last:
+            self.last = item.id
+            if self.wants(item):
+                await self._say(_chunk(item))
+            self.over |= _is_end(self, item)
+
+    async def _say(self, chunk: Chunk) -> None:
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
 class EventHub:
@@ -97,72 +152,68 @@ class EventHub:
 
     def _end_all(self) -> None:
         for listener in self._listeners:
-            listener.closed = True
-            listener.woken.set()
+            listener.end()
         if self._pulse is not None:
             self._pulse.cancel()
 
-    async def stream(self, task_id: str | None, types: frozenset[str], after: int | None) -> Chunks:
-        """What one listener is sent: what came after event `after` (None: from now on), then what comes.
+    async def serve(self, listener: Listener, receive: Receive, headers: Headers) -> None:
+        """Send a listener what came after the event that it knows, then what comes, until it ends or leaves.
 
-        A stream of one task ends with the task's end. One of all tasks says `gap` where events after `after` are not
-        kept any more.
+        A stream of one task ends with the task's end. One of all tasks says `gap` where events are not kept any more.
+        Once the head of the answer is there, no event is missed. Raises `StoreUnavailable`.
         """
         self._loop = asyncio.get_running_loop()
-        listener = Listener(task_id, types, heard_at=time.monotonic())
+        listener.serving = asyncio.current_task()
+        listener.heard_at = time.monotonic()
         newest = await self._store.alast_event_id()
         if not self._listeners:
             self._seen = newest
         # Registered first, so that no commit between the reading of the past and the present is missed.
         self._listeners.add(listener)
-        listener.closed = self._closed
         if self._pulse is None or self._pulse.done():
             self._pulse = asyncio.create_task(self._beat())
         try:
-            yield b": listening\n\n"
-            last = newest if after is None else after
-            if last > newest and task_id is None:
-                # The database is younger than what the listener has seen: it was restored from a backup.
-                yield _gap(newest + 1, last)
-                last = newest
-            while after is not None and (page := await self._store.aevents(task_id, after=last, limit=_PAGE)):
-                for event in page:
-                    if task_id is None and event.id > last + 1:
-                        yield _gap(last + 1, event.id - 1)
-                    last = event.id
-                    if listener.wants(event):
-                        yield _chunk(event)
-                    if _is_end(listener, event):
-                        return
-                if len(page) < _PAGE:
-                    break
-            async for chunk in self._present(listener, last):
-                yield chunk
+            await listener.send({"type": "http.response.start", "status": 200, "headers": headers})
+            listener.wake(self._past(listener, newest))
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            if listener.failure is None or listener.serving is None:
+                raise
+            listener.serving.uncancel()
+            raise listener.failure from None
         finally:
             self._listeners.discard(listener)
+            if listener.writing is not None:
+                listener.writing.cancel()
+            if listener.dropped:
+                self.dropped += 1
+                log.warning("event_listener_dropped", task_id=listener.task_id, behind=BACKLOG)
             if not self._listeners and self._pulse is not None:
                 self._pulse.cancel()
 
-    async def _present(self, listener: Listener, last: int) -> Chunks:
-        while not listener.closed and not listener.dropped:
-            while listener.pending:
-                item = listener.pending.popleft()
-                listener.heard_at = time.monotonic()
-                if isinstance(item, bytes):
-                    yield item
-                elif item.id > last:
-                    last = item.id
-                    if listener.wants(item):
-                        yield _chunk(item)
-                    if _is_end(listener, item):
-                        return
-            if listener.closed or listener.dropped:
+    async def _past(self, listener: Listener, newest: int) -> Chunks:
+        """What is in the database when it comes."""
+        yield b": listening\n\n"
+        listener.over |= self._closed
+        task_id, after = listener.task_id, listener.after
+        listener.last = newest if after is None else after
+        if listener.last > newest and task_id is None:
+            # The database is younger than what the listener has seen: it was restored from a backup.
+            yield _gap(newest + 1, listener.last)
+            listener.last = newest
+        while after is not None and not listener.over:
+            page = await self._store.aevents(task_id, after=listener.last, limit=_PAGE)
+            for event in page:
+                if task_id is None and event.id > listener.last + 1:
+                    yield _gap(listener.last + 1, event.id - 1)
+                listener.last = event.id
+                if listener.wants(event):
+                    yield _chunk(event)
+                if _is_end(listener, event):
+                    listener.over = True
+            if len(page) < _PAGE:
                 break
-            listener.woken.clear()
-            await listener.woken.wait()
-        if listener.dropped:
-            self.dropped += 1
-            log.warning("event_listener_dropped", task_id=listener.task_id, behind=BACKLOG)
 
     # -- where events come from ------------------------------------------------------------------------------------
 
@@ -221,9 +272,10 @@ class EventHub:
 class EventStream(Response):
     """An answer that sends a stream until it ends or the client goes away."""
 
-    def __init__(self, chunks: Chunks) -> None:
+    def __init__(self, hub: EventHub, task_id: str | None, types: frozenset[str], after: int | None) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._chunks = chunks
+        self._hub = hub
+        self._asked = task_id, types, after
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """As every answer's, but nobody knows the length."""
@@ -231,24 +283,16 @@ class EventStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send. When the client is gone, so is its listener."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(disconnected(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-                await send({"type": "http.response.body", "body": b""})
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+        """Leave the stream to the outermost layer, which sends it when the inner ones are done.
 
-    async def _send(self, send: Send) -> None:
-        async with contextlib.aclosing(self._chunks) as chunks:
-            async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        They would all stay for as long as the stream does, and take twice the memory that it takes itself.
+        """
+        scope["state"][LASTING] = self
+
+    async def last(self, receive: Receive, send: Send) -> None:
+        """Send. When the client is gone, so is its listener."""
+        task_id, types, after = self._asked
+        await self._hub.serve(Listener(task_id, types, after, send), receive, self.raw_headers)
 
 
 def _is_end(listener: Listener, event: EventRecord) -> bool:

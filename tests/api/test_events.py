@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.api import stream
 from app.api.ports import LiveProgress, SlotView
+from app.store.interface import StoreUnavailable
 from app.store.sql import open_store
-from tests.api.kit import Api, ApiFactory, problem
+from tests.api.kit import Api, ApiFactory, StandInPool, problem
 from tests.store.kit import new_task
 
 
@@ -150,12 +154,97 @@ def test_a_silent_stream_is_kept_alive(api: Api, listen: Any, monkeypatch: pytes
     assert next(line for line in lines if line.startswith(": alive"))
 
 
-def test_a_reader_that_does_not_read_is_dropped_and_no_one_waits_for_it() -> None:
-    slow = stream.Listener(None, frozenset())
-    for _ in range(stream.BACKLOG + 1):
-        slow.offer(b"x")
-    assert slow.dropped
-    assert not slow.pending
+class Peer:
+    """The server's side of one stream: takes what is sent while `reads` is set, and leaves at the end of the answer."""
+
+    def __init__(self) -> None:
+        self.reads, self._complete = asyncio.Event(), asyncio.Event()
+        self.said: list[bytes] = []
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            return
+        await self.reads.wait()
+        self.said.append(message["body"])
+        if not message.get("more_body"):
+            self._complete.set()
+
+    async def receive(self) -> Any:
+        await self._complete.wait()
+        return {"type": "http.disconnect"}
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_a_reader_that_does_not_read_is_dropped_and_no_one_waits_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = open_store(tmp_path / "greenroom.db")
+        hub, slow, quick = stream.EventHub(store, StandInPool()), Peer(), Peer()
+        quick.reads.set()
+        listeners = [stream.Listener(None, frozenset(), None, peer.send) for peer in (slow, quick)]
+        serving = [
+            asyncio.create_task(hub.serve(listener, peer.receive, []))
+            for listener, peer in zip(listeners, (slow, quick), strict=True)
+        ]
+        await until(lambda: hub.listening == 2)
+        for _ in range(stream.BACKLOG + 1):
+            await store.acreate(new_task())
+        await until(lambda: listeners[0].dropped)
+        assert not listeners[0].pending
+        await until(lambda: len(quick.said) == stream.BACKLOG + 2)
+        assert not listeners[1].dropped
+        slow.reads.set()
+        await serving[0]
+        assert slow.said == [b": listening\n\n", b""], "its answer is complete, so that it comes back"
+        assert (hub.dropped, hub.listening) == (1, 1)
+        hub.close()
+        await serving[1]
+        store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_whose_past_cannot_be_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("disk I/O error")
+
+    async def scenario() -> None:
+        store = open_store(tmp_path / "greenroom.db")
+        monkeypatch.setattr(store, "aevents", gone)
+        hub, peer = stream.EventHub(store, StandInPool()), Peer()
+        peer.reads.set()
+        with pytest.raises(StoreUnavailable, match="disk I/O error"):
+            await hub.serve(stream.Listener(None, frozenset(), 0, peer.send), peer.receive, [])
+        assert hub.listening == 0
+        store.close()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_database_there_is_no_stream_and_it_is_said_when_to_ask_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone() -> int:
+        raise StoreUnavailable("disk I/O error")
+
+    monkeypatch.setattr(api.store, "alast_event_id", gone)
+    answer = api.client.get("/events")
+    problem(answer, 503, "STORE_UNAVAILABLE")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_one_who_leaves_is_forgotten(api: Api) -> None:
+    hub, one = api.app.state.hub, Listening(api, "/events")
+    assert hub.listening == 1
+    one.close()
+    end = time.monotonic() + 30
+    while hub.listening:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_the_service_stops_with_streams_open(start_api: ApiFactory) -> None:

@@ -53,7 +53,7 @@ def router(deps: ApiDependencies, hub: EventHub) -> APIRouter:
             raise not_found(task_id)
         if task.status.is_terminal and start is not None and start >= task.last_event_id:
             return Response(status_code=204)
-        return EventStream(hub.stream(task_id, types, start or 0))
+        return EventStream(hub, task_id, types, start or 0)
 
     @routes.get(
         "/events",
@@ -64,7 +64,7 @@ def router(deps: ApiDependencies, hub: EventHub) -> APIRouter:
         openapi_extra={"parameters": [_HEADER]},
     )
     async def of_all(request: Request, after: After = None, type: Types = []) -> Any:  # noqa: B006
-        return EventStream(hub.stream(None, _types(type), _start(request, after)))
+        return EventStream(hub, None, _types(type), _start(request, after))
 
     return routes
 
