@@ -8,6 +8,7 @@ OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _CERTIFIC
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from app.telemetry.tracing import Span
 log = structlog.get_logger(__name__)
 
 _SCOPE = "greenroom"
+_PROTOCOLS, _PROTOCOL = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"), "http/protobuf"
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _CLOSE_S = 3.0
 """What is left is sent for so long when the service stops."""
@@ -45,6 +47,9 @@ class OtlpTracing:
 
         Raises ValueError for standard variables that cannot be used.
         """
+        for name in _PROTOCOLS:
+            if (asked := os.environ.get(name, _PROTOCOL)) not in ("", _PROTOCOL):
+                raise ValueError(f"{name} asks for {asked}; spans are sent as {_PROTOCOL} alone")
         resource = Resource({"service.name": "greenroom", "service.instance.id": instance}).merge(
             OTELResourceDetector().detect()
         )

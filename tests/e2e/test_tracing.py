@@ -144,6 +144,19 @@ def test_an_attempt_that_died_with_its_service_is_in_the_trace_too(
     assert [attempt["outcome"] for attempt in task["attempts"]] == ["interrupted", "succeeded"]
 
 
+def test_a_worker_that_dies_still_tells_how_far_it_was(serve: Serve, portrait: Path, speech: Speech) -> None:
+    with collecting() as collector:
+        service = serve(**to(collector))
+        task = service.until_ended(service.post(portrait, speech(0.5), options={"fault": "kill", "times": 1})["id"])
+        until(lambda: collector.named("task"), "the end of the trace")
+        assert service.stop() == 0
+    assert task["status"] == "SUCCEEDED"
+    first = collector.named("attempt")[0]
+    assert first.attributes["error.type"] == "WORKER_CRASHED"
+    phases = [span for span in collector.spans if span.parent_id == first.span_id]
+    assert [span.name for span in sorted(phases, key=lambda span: span.began)] == ["load", "fetch", "analyse", "render"]
+
+
 def test_a_caller_that_records_nothing_is_heeded(serve: Serve, portrait: Path, speech: Speech) -> None:
     with collecting() as collector, listening() as endpoint:
         service = serve(**to(collector))
@@ -235,15 +248,23 @@ def test_without_an_endpoint_nothing_of_it_is_imported(tmp_path: Path) -> None:
     assert "opentelemetry.sdk.trace.export" in build(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT).split()
 
 
-def test_an_endpoint_without_the_packages_is_a_start_that_says_what_to_install(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['opentelemetry.exporter'] = None; sys.argv[0] = 'greenroom'; "
-        "from app.__main__ import main; main()"
-    )
+def cannot_start(folder: Path, before: str = "pass", **environment: str) -> str:
+    """What a service that cannot start says."""
+    code = f"import sys; {before}; sys.argv[0] = 'greenroom'; from app.__main__ import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "serve", "--port", "0", "--data-dir", str(tmp_path / "data")],
-        env={**os.environ, "GREENROOM_OTLP_ENDPOINT": ENDPOINT}, capture_output=True, text=True,
+        [sys.executable, "-c", code, "serve", "--port", "0", "--data-dir", str(folder / "data")],
+        env={**os.environ, "GREENROOM_OTLP_ENDPOINT": ENDPOINT, **environment}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
     assert "greenroom cannot start: " in done.stderr
-    assert "install greenroom[otlp]" in done.stderr
+    return done.stderr
+
+
+def test_an_endpoint_without_the_packages_is_a_start_that_says_what_to_install(tmp_path: Path) -> None:
+    said = cannot_start(tmp_path, "sys.modules['opentelemetry.exporter'] = None")
+    assert "install greenroom[otlp]" in said
+
+
+def test_a_protocol_that_is_not_spoken_is_refused(tmp_path: Path) -> None:
+    said = cannot_start(tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL asks for grpc; spans are sent as http/protobuf alone" in said
