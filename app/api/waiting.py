@@ -1,4 +1,7 @@
-"""Long-poll: requests that wait for a task to end are woken by the store's commits; nothing polls the database."""
+"""Long-poll: requests that wait for a task to end are woken by the store's commits.
+
+Another process's commits are not heard. While anybody waits, one read a moment tells of those, however many wait.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,21 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from app.store.interface import Store
+from app.store.interface import Store, StoreUnavailable
 from app.store.records import EventRecord, TaskRecord
 from app.tasks.status import TERMINAL
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
+
+PULSE_S = 0.5
+"""How often, while somebody waits, another process's commits are looked for."""
+_PAGE = 500
 
 
 class TaskWaiters:
@@ -24,6 +34,8 @@ class TaskWaiters:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._closed = False
+        self._seen = 0
+        self._beating: asyncio.Task[None] | None = None
         store.subscribe(self._on_commit)
 
     def close(self) -> None:
@@ -49,6 +61,7 @@ class TaskWaiters:
         self._waiting.setdefault(task_id, set()).add(woken)
         try:
             async with asyncio.timeout(seconds):
+                await self._listen()
                 while True:
                     woken.clear()
                     task = await self._store.aget(task_id)
@@ -62,6 +75,27 @@ class TaskWaiters:
             events.discard(woken)
             if not events:
                 del self._waiting[task_id]
+            if not self._waiting and self._beating is not None:
+                self._beating.cancel()
+                self._beating = None
+
+    async def _listen(self) -> None:
+        """Look for other processes' commits from now on."""
+        if self._beating is None:
+            seen = await self._store.alast_event_id()
+            if self._beating is None:  # another one may have begun meanwhile
+                self._seen = seen
+                self._beating = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_S)
+            try:
+                while page := await self._store.aevents(None, after=self._seen, limit=_PAGE):
+                    self._seen = page[-1].id
+                    self._wake([event.task_id for event in page if event.status in TERMINAL])
+            except StoreUnavailable as error:
+                log.warning("waiting_requests_wait", error=str(error))
 
     def _on_commit(self, events: Sequence[EventRecord]) -> None:
         """In the writer's thread. Only ends wake: a long-poll has nothing to say before."""

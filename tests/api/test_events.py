@@ -7,12 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.api import stream
+from app.api import stream as stream_module
 from app.api.ports import LiveProgress, SlotView
 from app.store.interface import StoreUnavailable
 from app.store.sql import open_store
@@ -117,6 +119,37 @@ def test_an_event_of_another_process_is_heard_in_its_place(api: Api, listen: Any
     seen = [stream.next(), stream.next()]
     assert [event["data"]["task_id"] for event in seen] == [foreign, own]
     assert int(seen[1]["id"]) == int(seen[0]["id"]) + 1
+
+
+@pytest.mark.parametrize("clients", [1, 40])
+def test_what_another_process_did_costs_no_reads_per_client(
+    api: Api, listen: Any, monkeypatch: pytest.MonkeyPatch, clients: int
+) -> None:  # R1.6
+    """Streams and long-polls: one read a pulse each, however many listen."""
+    other = open_store(api.data_dir / "greenroom.db")
+    api.client.get("/health/live")
+    reads: list[float] = []
+    read = api.store.aevents
+
+    async def counted(*of: Any, **page: Any) -> Any:
+        reads.append(time.monotonic())
+        return await read(*of, **page)
+
+    try:
+        foreign = other.create(new_task()).task.id
+        streams = [listen("/events?after=0&type=task.cancelled") for _ in range(clients)]
+        with ThreadPoolExecutor(clients) as threads:
+            polls = [threads.submit(api.client.get, f"/tasks/{foreign}", params={"wait": 30}) for _ in range(clients)]
+            began = time.monotonic()
+            monkeypatch.setattr(api.store, "aevents", counted)
+            other.cancel(foreign)
+            assert {poll.result(30).json()["status"] for poll in polls} == {"CANCELLED"}
+            assert {stream.next()["event"] for stream in streams} == {"task.cancelled"}
+        pulses = (time.monotonic() - began) / stream_module.PULSE_S + 1
+        # A pulse with something to tell reads twice: what there is, and that there is no more.
+        assert len(reads) <= 2 * pulses + 4
+    finally:
+        other.close()
 
 
 def test_events_that_are_not_kept_any_more_are_told_as_a_gap(api: Api, listen: Any) -> None:
