@@ -13,10 +13,11 @@ from typing import Any
 
 import structlog
 
+from app.retry.taxonomy import FailureCode
 from app.store.endings import attempt_ending
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import AttemptEnding, EventRecord, TaskRecord
-from app.tasks.replay import EVENT_OF
+from app.tasks.replay import EVENT_OF, RELEASED
 from app.tasks.status import CLAIMABLE, Status
 from app.tasks.trace import TraceContext, span_id
 from app.telemetry.tracing import Span, Tracing, attempt_span, task_span
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 BACKLOG = 10_000
 """Events that wait to be told of; of more, spans are lost. Only the database is waited for here, no collector."""
 _STOP_S = 1.0
-_CHANGES = frozenset(EVENT_OF.values())
+_CHANGES = frozenset({*EVENT_OF.values(), RELEASED})
 
 
 class TaskSpans:
@@ -74,7 +75,7 @@ class TaskSpans:
 
 
 def spans_of(task: TaskRecord, trace: TraceContext, event: EventRecord, before: EventRecord | None) -> list[Span]:
-    """The spans that end with `event`, a change of the status; `before` is the change before it."""
+    """The spans that end with `event`, a change of the status or a release; `before` is the change before it."""
     found: list[Span] = []
     about = {"greenroom.task.id": task.id}
     here = trace.at(task_span(task.id))
@@ -84,7 +85,12 @@ def spans_of(task: TaskRecord, trace: TraceContext, event: EventRecord, before: 
         context = trace.at(span_id(task.id, name, *of))
         return Span(context, here.span_id, name, "internal", began, event.at, told, error)
 
-    if before is not None and before.status in CLAIMABLE:
+    failed = event.data.get("error") if event.status is Status.FAILED else None
+    if before is not None and (
+        event.type == RELEASED or (failed or {}).get("code") == FailureCode.PREDECESSOR_FAILED.value
+    ):
+        found.append(below("predecessors", before.at, event.id))
+    elif before is not None and before.status in CLAIMABLE:
         began = max(before.at, task.enqueued_at)
         if began <= event.at:
             found.append(below("queue", began, event.id, after=before.status.value, priority=task.priority))
@@ -93,7 +99,6 @@ def spans_of(task: TaskRecord, trace: TraceContext, event: EventRecord, before: 
     if (ended := attempt_ending(event)) is not None:
         found.append(_attempt(trace, here.span_id, about, event, ended))
     if event.status.is_terminal:
-        error = event.data.get("error") if event.status is Status.FAILED else None
         attributes: dict[str, Any] = about | {"greenroom.status": event.status.value}
         attributes["greenroom.attempts"] = event.attempt
         if task.served_by is not None:
@@ -101,7 +106,7 @@ def spans_of(task: TaskRecord, trace: TraceContext, event: EventRecord, before: 
         found.append(
             Span(
                 here, trace.span_id, "task", "internal", task.created_at, event.at,
-                attributes | _type(error), _words(error),
+                attributes | _type(failed), _words(failed),
             )
         )  # fmt: skip
     return found

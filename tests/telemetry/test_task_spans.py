@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from app.store.interface import Store
-from app.store.records import TaskRecord, Verdict
+from app.store.records import Release, TaskRecord, Verdict
 from app.store.sql import open_store
 from app.tasks.trace import TraceContext, span_id
 from app.telemetry.task_spans import TaskSpans
 from app.telemetry.tracing import Span, attempt_span, task_span
-from tests.store.kit import ARTIFACT, ERROR, START, Clock, create, must_claim, run, succeed
+from tests.store.kit import ARTIFACT, ERROR, START, Clock, blob, create, must_claim, run, succeed
 
 REQUEST = TraceContext("ab" * 16, "cd" * 8)
 
@@ -118,6 +118,28 @@ def test_one_that_is_cancelled_before_its_time_has_not_waited(told: Told) -> Non
     told.store.cancel(task.id)
     assert told.spans() == [("task", 0, 1, False)]
     assert told.last().attributes["greenroom.status"] == "CANCELLED"
+
+
+def test_waiting_for_others_is_no_waiting_in_the_queue(told: Told) -> None:
+    first = told.create(trace=None)
+    after = {"after": (first.id,), "waits_for": (first.id,)}
+    second = told.create(**after)
+    told.clock.advance(5)
+    succeed(told.store, must_claim(told.store))
+    assert run(told.store.arelease(second.id, Release(blob("result.mp4"), blob("voice.wav"), ("warp",)))) is not None
+    told.clock.advance(2)
+    must_claim(told.store)
+    assert told.spans() == [("predecessors", 0, 5, False), ("queue", 5, 7, False)]
+
+
+def test_a_task_whose_predecessor_fails_has_never_been_in_the_queue(told: Told) -> None:
+    first = told.create(trace=None)
+    told.create(after=(first.id,), waits_for=(first.id,))
+    told.clock.advance(5)
+    told.store.cancel(first.id)
+    run(told.store.abreak_chains())
+    assert told.spans() == [("predecessors", 0, 5, False), ("task", 0, 5, True)]
+    assert told.last().attributes["error.type"] == "PREDECESSOR_FAILED"
 
 
 def test_a_review_is_a_span_of_its_own(told: Told) -> None:
