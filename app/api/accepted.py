@@ -24,13 +24,33 @@ ACCEPTED: dict[str, Any] = {
     },
 }
 HEADERS: list[dict[str, Any]] = [
-    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
-    for name, text in {
-        "Idempotency-Key": "1 to 255 visible ASCII characters. The same key with the same body gives the same task.",
-        CLIENT_HEADER: "1 to 64 visible ASCII characters: whose task it is, for the limit of waiting tasks per client.",
-        "Prefer": "`wait=N`: answer when the task has ended, or after N seconds (at most 60).",
-        "traceparent": "W3C trace context; its trace id is kept with the task.",
-    }.items()
+    {"name": name, "in": "header", "required": False, "description": text, "schema": schema, "example": example}
+    for name, text, schema, example in (
+        (
+            "Idempotency-Key",
+            "1 to 255 visible ASCII characters. The same key with the same body gives the same task.",
+            {"type": "string", "pattern": "^[!#-~][!-~]{0,254}$"},
+            "order-7",
+        ),
+        (
+            CLIENT_HEADER,
+            "1 to 64 visible ASCII characters: whose task it is, for the limit of waiting tasks per client.",
+            {"type": "string", "pattern": "^[!-~]{1,64}$"},
+            "shop",
+        ),
+        (
+            "Prefer",
+            "`wait=N`: answer when the task has ended, or after N seconds (at most 60).",
+            {"type": "string"},
+            "wait=10",
+        ),
+        (
+            "traceparent",
+            "W3C trace context; its trace id is kept with the task.",
+            {"type": "string"},
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+    )
 ]
 """The headers that a submission understands, for OpenAPI."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, JSONResponse
 
-from app.api import errors
+from app.api import errors, examples
+from app.api.allowed import Methods
 from app.api.answering import ProblemDetails, problems
 from app.api.docs_page import render_docs
 from app.api.drop_in import duix, human
@@ -57,7 +59,7 @@ def create_app(deps: ApiDependencies) -> FastAPI:
     waiters, holding = TaskWaiters(deps.store), Holding(deps)
     hub = EventHub(deps.store, deps.pool)
     app.state.waiters, app.state.hub = waiters, hub
-    for router in (
+    routers = (
         generate.router(deps, waiters, holding),
         tasks.router(deps, waiters, holding),
         output.router(deps),
@@ -68,15 +70,18 @@ def create_app(deps: ApiDependencies) -> FastAPI:
         queue.router(deps, holding),
         observing.router(deps),
         tiers.router(deps),
-    ):
+    )
+    for router in routers:
         app.include_router(router, dependencies=[Depends(strict_query)], responses=problems(422))
+    others = [page.router(), operations.router(deps)]  # Probes may add what they like, to get past caches.
     if deps.drop_in.duix_dir is not None:
-        app.include_router(duix.router(deps, holding, deps.drop_in.duix_dir))
+        others.append(duix.router(deps, holding, deps.drop_in.duix_dir))
     if deps.drop_in.save_roots:
-        app.include_router(human.router(deps, waiters), responses=problems(422))
-    app.include_router(page.router())
-    app.include_router(operations.router(deps))  # Probes may add what they like, to get past caches.
+        others.append(human.router(deps, waiters))
+    for router in others:
+        app.include_router(router)
     _describe(app, deps)
+    app.state.methods = Methods(chain(app.routes, *(router.routes for router in (*routers, *others))))
     errors.install(app)
     app.add_middleware(RequestContext, observe=deps.observe_request, tracing=deps.tracing)
     return app
@@ -89,7 +94,7 @@ def _describe(app: FastAPI, deps: ApiDependencies) -> None:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            by_hand = (GenerateRequest, DeriveRequest, CallbackRequest, ProblemDetails, *review.MODELS)
+            by_hand = (GenerateRequest, DeriveRequest, CallbackRequest, ProblemDetails, *review.MODELS, *tiers.MODELS)
             for model in (*by_hand, *((human.HumanRequest,) if deps.drop_in.save_roots else ())):
                 described = model.model_json_schema(ref_template=_REF)
                 described.pop("$defs", None)
@@ -100,6 +105,7 @@ def _describe(app: FastAPI, deps: ApiDependencies) -> None:
                 # FastAPI's own 422, put in wherever there is a parameter; ours is named where it can happen.
                 if "application/json" in operation["responses"].get("422", {}).get("content", {}):
                     del operation["responses"]["422"]
+            examples.install(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 

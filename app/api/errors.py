@@ -105,6 +105,8 @@ def unexpected(error: Exception) -> Problem:
 def answer(request: Request, error: Exception) -> Response:
     """The response to any exception of a route."""
     problem = problem_of(error) or unexpected(error)
+    if problem.code == ProblemCode.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = ", ".join(request.app.state.methods.at(request.url.path))
     return problem.response(instance=request.url.path, request_id=request_id_of(request.scope))
 
 

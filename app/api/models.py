@@ -35,6 +35,11 @@ def _timestamp(value: object) -> datetime:
     return moment
 
 
+def _whole(value: object) -> object:
+    """3.0 is an integer in JSON Schema, and some languages write it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _json_object(value: object) -> object:
     if _depth(value) > MAX_DEPTH:
         raise PydanticCustomError("too_deep", "The value is nested more than {limit} deep", {"limit": MAX_DEPTH})
@@ -155,7 +160,7 @@ class GenerateRequest(_Order):
     )
 
     options: JsonObject = Field(default_factory=dict, description="Options of the renderer, checked by its own model.")
-    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = Field(
+    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX), BeforeValidator(_whole)] = Field(
         PRIORITY_DEFAULT, description="9 goes first. Lower ones age, so that none starves."
     )
     metadata: JsonObject = Field(default_factory=dict, description="Yours: kept and given back, never read.")
@@ -177,7 +182,7 @@ class DeriveRequest(_Order):
     options: JsonObject | None = Field(
         None, description="Merged with those of the task (JSON Merge Patch): null takes one away, and all of them."
     )
-    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] | None = Field(
+    priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX), BeforeValidator(_whole)] | None = Field(
         None, description="9 goes first. Left out or null: that of the task."
     )
     metadata: JsonObject | None = Field(None, description="Merged with that of the task, as `options`.")

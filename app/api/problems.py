@@ -307,8 +307,8 @@ class Problem:
             extra={"facts": facts} if facts else {},
         )
 
-    def response(self, *, instance: str, request_id: str) -> JSONResponse:
-        """The answer. `instance` is the path of the request."""
+    def body(self, *, instance: str, request_id: str) -> dict[str, Any]:
+        """What the answer holds. `instance` is the path of the request."""
         body: dict[str, Any] = {
             "type": f"/docs#{self.code}",
             "title": self.title,
@@ -324,7 +324,11 @@ class Problem:
         }
         if self.errors:
             body["errors"] = [error.as_json() for error in self.errors]
-        return JSONResponse(body | self.extra, self.status, self.headers, MEDIA_TYPE)
+        return body | self.extra
+
+    def response(self, *, instance: str, request_id: str) -> JSONResponse:
+        """The answer."""
+        return JSONResponse(self.body(instance=instance, request_id=request_id), self.status, self.headers, MEDIA_TYPE)
 
 
 def input_status(code: FailureCode, detail: Mapping[str, Any] | None = None) -> int:

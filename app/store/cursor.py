@@ -20,9 +20,18 @@ def decode_cursor(cursor: str) -> tuple[float, str]:
     except (ValueError, RecursionError):
         content = None
     match content:
-        case [float(created_at), str(task_id)] if math.isfinite(created_at):
+        case [float(created_at), str(task_id)] if math.isfinite(created_at) and _is_text(task_id):
             return created_at, task_id
     raise ValueError("This cursor is not one of ours.")
+
+
+def _is_text(task_id: str) -> bool:
+    """Whether a database can be asked for it: JSON can hold half a character."""
+    try:
+        task_id.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def encode_number(number: int) -> str:

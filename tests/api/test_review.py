@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.store.records import Artifact
+from app.store.records import Artifact, Claim
 from tests.api.kit import VIDEO, Api, problem
 
 REASON = {"code": "LOW_CONFIDENCE", "message": "The video's confidence is 0.20.", "hint": "Look at it.", "detail": {}}
@@ -16,8 +16,13 @@ REASON = {"code": "LOW_CONFIDENCE", "message": "The video's confidence is 0.20."
 def in_review(api: Api, **fields: Any) -> str:
     """The id of a new task whose video waits for a person."""
     task_id = str(api.submit(**fields)["id"])
-    claim = api.start(task_id)
-    path = api.data_dir / "results" / f"{task_id}.mp4"
+    put_up(api, api.start(task_id))
+    return task_id
+
+
+def put_up(api: Api, claim: Claim) -> None:
+    """End an attempt with a video that a person has to judge."""
+    path = api.data_dir / "results" / f"{claim.task.id}.mp4"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(VIDEO)
     sha256 = hashlib.sha256(VIDEO).hexdigest()
@@ -25,7 +30,6 @@ def in_review(api: Api, **fields: Any) -> str:
     api.store.put_up_for_review(
         claim, artifact, error=REASON, served_by="warp", quality={"confidence": 0.2, "checks": {}, "scores": {}}
     )
-    return task_id
 
 
 def test_the_queue_of_reviews_is_listed_with_reasons(api: Api) -> None:  # R3.3

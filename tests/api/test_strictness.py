@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -124,3 +125,28 @@ def test_what_is_no_json_object_gets_a_hint_of_its_own(shared: Api, content: byt
 def test_a_form_that_is_none_gets_a_hint_of_its_own(shared: Api, path: str, kind: str) -> None:
     answer = shared.client.post(path, content=b"--b", headers={"Content-Type": kind})
     assert "boundary" in problem(answer, 422, "REQUEST_INVALID")["hint"]
+
+
+def test_every_method_of_an_address_is_named(shared: Api) -> None:
+    for path, methods in (("/tasks/x/output", "GET, HEAD"), ("/health/live", "GET, HEAD"), ("/tasks", "GET")):
+        answer = shared.client.delete(path)
+        problem(answer, 405, "METHOD_NOT_ALLOWED")
+        assert answer.headers["allow"] == methods
+
+
+def test_half_a_character_in_a_cursor_is_refused(shared: Api) -> None:
+    cursor = base64.urlsafe_b64encode(b'[1.0, "\\ud800"]').decode().rstrip("=")
+    problem(shared.client.get("/tasks", params={"cursor": cursor}), 422, "REQUEST_INVALID", "cursor")
+
+
+@pytest.mark.parametrize("body", [b"\xff", b'{"state": "open", "state": "open"}', b"[]", b""])
+def test_the_body_of_a_switch_is_read_as_strictly_as_any(shared: Api, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = shared.client.put("/tiers/warp/breaker", content=body, headers=headers)
+    problem(answer, 422, "REQUEST_INVALID", "state" if b"state" in body else None)
+
+
+def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
+    task = api.store.get(api.submit(priority=3.0)["id"])
+    assert task is not None
+    assert (task.priority, type(task.priority)) == (3, int)

@@ -22,7 +22,7 @@ __all__ = ["loop_thread", "media", "quiet_log", "sandbox", "start_api", "templat
 def test_a_notice_of_success_is_never_too_early(
     start_api: ApiFactory, loop_thread: LoopThread, pytestconfig: pytest.Config
 ) -> None:
-    runs = 1000 if pytestconfig.getoption("--long", default=False) else 100
+    runs = 1000 if pytestconfig.getoption("--long") else 100
     api = start_api(allow_private_addresses=True)
 
     def react(_notice: str, body: dict[str, Any]) -> None:

@@ -52,16 +52,6 @@ class SqliteFactory:
         self._folder.cleanup()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="random histories of the store at length (minutes)")
-
-
-@pytest.fixture
-def long(pytestconfig: pytest.Config) -> bool:
-    """Whether to run at length. Without this folder on the command line the option is unknown to pytest."""
-    return bool(pytestconfig.getoption("--long", default=False))
-
-
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "empty.db"

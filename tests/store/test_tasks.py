@@ -143,7 +143,19 @@ def test_a_page_has_1_to_1000_tasks(store: Store, limit: int) -> None:
 
 @pytest.mark.parametrize(
     "cursor",
-    ["", "x", "!!!!", "bnVsbA", "W10", "WzEsMl0", "WyJhIiwgImIiXQ", "🙂", "W05hTiwgImEiXQ", "\ud800"],
+    [
+        "",
+        "x",
+        "!!!!",
+        "bnVsbA",
+        "W10",
+        "WzEsMl0",
+        "WyJhIiwgImIiXQ",
+        "🙂",
+        "W05hTiwgImEiXQ",
+        "\ud800",
+        "WzEuMCwiXHVkODAwIl0",
+    ],
 )
 def test_a_foreign_cursor_is_refused(store: Store, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):

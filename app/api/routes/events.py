@@ -16,6 +16,8 @@ from app.tasks.notices import NOTICES
 from app.tasks.replay import CANCEL_REQUESTED, RELEASED
 
 TYPES = (*NOTICES, CANCEL_REQUESTED, RELEASED)
+_MAX_EVENT = 10**18 - 1
+"""More digits than any event's id has."""
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-Sent Events: `id` is the durable event's, `event` its type, `data` a JSON object.",
@@ -27,11 +29,20 @@ _HEADER = {
     "name": "Last-Event-ID",
     "in": "header",
     "required": False,
-    "description": "Go on after this event; browsers send it by themselves when they connect again.",
-    "schema": {"type": "integer"},
+    "description": "Go on after this event; browsers send it when they connect again. Empty: as if left out.",
+    "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
+    "example": "4711",
 }
-After = Annotated[int | None, Query(ge=0, description="As Last-Event-ID, for clients that cannot set headers.")]
-Types = Annotated[list[str], Query(description="Only events of these types; may be repeated.")]
+After = Annotated[
+    int | None, Query(ge=0, le=_MAX_EVENT, description="As Last-Event-ID, for clients that cannot set headers.")
+]
+Types = Annotated[
+    list[str],
+    Query(
+        description="Only events of these types; may be repeated.",
+        json_schema_extra={"items": {"type": "string", "enum": list(TYPES)}},
+    ),
+]
 
 
 def router(deps: ApiDependencies, hub: EventHub) -> APIRouter:

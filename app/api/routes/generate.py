@@ -35,7 +35,7 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
         "content": {
             "application/json": {"schema": schema},
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": parts},
+                "schema": {"type": "object", "properties": parts, "additionalProperties": False},
                 "encoding": {"request": {"contentType": "application/json"}},
             },
         },
@@ -52,7 +52,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         response_model=TaskResource,
         summary="Submit a task",
         description=_DESCRIPTION,
-        responses=problems(400, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
+        responses=problems(400, 408, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
         openapi_extra={"requestBody": body_of(GenerateRequest), "parameters": HEADERS},
     )
     async def generate(request: Request) -> Response:

@@ -25,6 +25,17 @@ from app.tasks.status import Status
 _MEDIA_TYPE = "video/mp4"
 _BINARY: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 
+_HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}, "example": ex}
+    for name, text, ex in (
+        ("Range", "One range of bytes; several, or malformed ones, give the whole file.", "bytes=0-1023"),
+        ("If-Range", "The range only of the file with this entity tag, else the whole.", '"3fd0..."'),
+        ("If-None-Match", "304 if the file has this entity tag.", '"3fd0..."'),
+        ("If-Match", "412 unless the file has this entity tag.", '"3fd0..."'),
+        ("If-Modified-Since", "304 if the task ended no later.", "Sat, 31 Jan 2026 12:00:00 GMT"),
+    )
+]
+
 
 def router(deps: ApiDependencies) -> APIRouter:
     """The route."""
@@ -40,6 +51,7 @@ def router(deps: ApiDependencies) -> APIRouter:
             206: _BINARY | {"description": "The range asked for."},
             304: {"description": "The file has the entity tag in If-None-Match."},
         },
+        openapi_extra={"parameters": _HEADERS},
     )
     @routes.head("/tasks/{task_id}/output", include_in_schema=False)
     async def output(

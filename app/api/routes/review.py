@@ -76,7 +76,7 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
     @routes.post(
         "/tasks/{task_id}/approve", response_model=TaskResource, summary="Approve a video in review",
-        responses=problems(404, 409, 413, 415, 422), openapi_extra=_body(ApproveRequest),
+        responses=problems(404, 408, 409, 413, 415, 422), openapi_extra=_body(ApproveRequest),
     )  # fmt: skip
     async def approve(request: Request, task_id: str) -> Response:
         word = await _read(request, ApproveRequest, task_id, deps)
@@ -87,7 +87,7 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
     @routes.post(
         "/tasks/{task_id}/reject", response_model=TaskResource, summary="Reject a video in review",
-        responses=problems(404, 409, 413, 415, 422), openapi_extra=_body(RejectRequest),
+        responses=problems(404, 408, 409, 413, 415, 422), openapi_extra=_body(RejectRequest),
     )  # fmt: skip
     async def reject(request: Request, task_id: str) -> Response:
         word = await _read(request, RejectRequest, task_id, deps)
@@ -98,7 +98,7 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
     @routes.post(
         "/tasks/{task_id}/rerender", response_model=TaskResource, summary="Have a video in review made again",
-        responses=problems(404, 409, 413, 415, 422), openapi_extra=_body(RerenderRequest),
+        responses=problems(404, 408, 409, 413, 415, 422), openapi_extra=_body(RerenderRequest),
     )  # fmt: skip
     async def rerender(request: Request, task_id: str) -> Response:
         word = await _read(request, RerenderRequest, task_id, deps)

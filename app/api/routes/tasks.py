@@ -24,6 +24,15 @@ from app.failpoints import hit
 from app.store.records import TaskFilter, TaskRecord
 from app.tasks.status import Status
 
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The entity tag of an answer that told its end.",
+    "schema": {"type": "string"},
+    "example": '"4711"',
+}
+
 
 class PageLinks(BaseModel):
     """Where to go on; null on the last page."""
@@ -90,7 +99,8 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
 
     @routes.get(
         "/tasks/{task_id}", response_model=TaskResource, summary="Get a task, at once or when it ends",
-        responses=problems(404, 422),
+        responses=problems(404, 422) | {304: {"description": "It has ended, and If-None-Match has its entity tag."}},
+        openapi_extra={"parameters": [_IF_NONE_MATCH]},
     )  # fmt: skip
     async def task(
         request: Request,
@@ -140,7 +150,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         summary="Make a new task from an old one, with changes",
         description="What is left out is as in that task, and its stored inputs are used. The new task names it in "
         "`derived_from`, and `links.derived` of it lists those that were made like that.",
-        responses=problems(400, 404, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
+        responses=problems(400, 404, 408, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
         openapi_extra={"requestBody": body_of(DeriveRequest), "parameters": HEADERS},
     )  # fmt: skip
     async def derive(request: Request, task_id: str) -> Response:

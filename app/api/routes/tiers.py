@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from app.api.answering import json_response, problems
+from app.api.body import read_object
 from app.api.ports import ApiDependencies, ReloadRefused
 from app.api.problems import ProblemCode, ProblemError
 from app.api.resource import rfc3339
@@ -65,6 +66,10 @@ class BreakerSwitch(BaseModel):
     state: Literal["open", "closed"]
 
 
+MODELS = (BreakerSwitch,)
+_SWITCH = {"$ref": f"#/components/schemas/{BreakerSwitch.__name__}"}
+
+
 def router(deps: ApiDependencies) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["tiers"])
@@ -93,9 +98,13 @@ def router(deps: ApiDependencies) -> APIRouter:
         response_model=TierResource,
         summary="Open or close a breaker by hand",
         description="One that was opened by hand stays open until it is closed by hand.",
-        responses=problems(404, 422),
+        responses=problems(404, 408, 413, 415, 422),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _SWITCH}}}},
     )
-    async def switch(name: str, wanted: BreakerSwitch) -> Response:
+    async def switch(request: Request, name: str) -> Response:
+        settings = deps.settings
+        fields = await read_object(request, settings.max_json_bytes, settings.body_idle_s)
+        wanted = BreakerSwitch.model_validate(fields)
         if not await asyncio.to_thread(deps.tiers.set_breaker, name, is_open=wanted.state == "open"):
             raise ProblemError(ProblemCode.TIER_NOT_FOUND, f"There is no tier {name[:64]!r}.")
         return json_response(next(tier for tier in _list(deps).tiers if tier.name == name))

@@ -31,12 +31,23 @@ _FORM_OVERHEAD = 64 * 1024
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]*):")
 _FILE = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {
-    "required": True,
+    "required": False,  # nothing at all is an empty file: kept, and told so
     "content": {
         "application/octet-stream": {"schema": _FILE},
         "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}}},
     },
 }
+
+_DIGEST_TEXT = "SHA-256 of the body, which is verified: `sha-256=:<base64 of the 32 bytes>:` (RFC 9530)."
+_HEADERS: list[dict[str, Any]] = [
+    {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}, "example": ex}
+    for name, text, ex in (
+        ("Content-Digest", _DIGEST_TEXT, "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"),
+        ("Repr-Digest", _DIGEST_TEXT, "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"),
+        ("X-File-Name", "File name, percent-encoded.", "face.png"),
+        ("Content-Disposition", "Its file name counts if no other is given.", 'attachment; filename="face.png"'),
+    )
+]
 
 
 class MediaProblem(BaseModel):
@@ -73,8 +84,8 @@ def router(deps: ApiDependencies) -> APIRouter:
         summary="Upload a file",
         description="The file as the raw body, or as the one file of a multipart form. `Content-Digest` and "
         "`Repr-Digest` (sha-256) are verified. A file that cannot be opened is kept, and told so.",
-        responses=problems(400, 413, 422, 507),
-        openapi_extra={"requestBody": _BODY},
+        responses=problems(400, 408, 413, 422, 507),
+        openapi_extra={"requestBody": _BODY, "parameters": _HEADERS},
     )
     async def upload(
         request: Request,
