@@ -1,7 +1,7 @@
 """Measures the built-in renderer's picture: `python -m evaluation.picture [faces ...]`; about ten minutes on two cores.
 
-Every face says the English sentence and one of the other voices in turn (all of them with --all). Figures and sheets
-go to docs/quality.md, between its marks, and to docs/img.
+Every face says the English sentence and one of the other voices in turn (all of them with --all), or as much of them as
+--seconds allows. Figures and sheets go to docs/quality.md, between its marks, and to docs/img.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from app.speech.channels import CLOSURE, JAW, SPEECH
 from evaluation import sheets
 from evaluation.material import FACES, ROOT, VOICES, Studio, lip_gaps, read_frames
 from evaluation.page import write_section
+from evaluation.waves import shortened
 
 WITH_PAUSES = "german"
 DUBBED = 3  # faces
@@ -69,30 +70,31 @@ class Untouched:
     codec: float
 
 
-def main(wanted: Sequence[str], every_voice: bool) -> None:
+def main(wanted: Sequence[str], every_voice: bool, seconds: float | None) -> None:
     """Measure, draw, write; what is known is written after every face, so that a run may be stopped."""
     faces = {name: FACES[name] for name in wanted or FACES}
     with tempfile.TemporaryDirectory() as folder:
         studio = Studio.open(Path(folder))
         assert studio.renderer.speech is not None
-        voices = {name: listen(path, studio.renderer.speech, lambda _: None) for name, path in VOICES.items()}
+        audio = VOICES if seconds is None else shortened(VOICES, seconds, Path(folder))
+        voices = {name: listen(path, studio.renderer.speech, lambda _: None) for name, path in audio.items()}
         spoken, untouched, dubbed, moments = [], [], [], []
         if not wanted:
-            for name, sheet in sheets.of_parts(studio, faces).items():
+            for name, sheet in sheets.of_parts(studio, faces, audio["english"]).items():
                 sheets.save(ROOT / "docs" / "img" / name, sheet)
         others = cycle(name for name in VOICES if name != "english")
         for face, photo in faces.items():
             for voice in VOICES if every_voice else ("english", next(others)):
-                result = studio.film(f"{face}-{voice}", photo, VOICES[voice], seed=1)
+                result = studio.film(f"{face}-{voice}", photo, audio[voice], seed=1)
                 frames = read_frames(result.path)
                 spoken.append(measured(studio, face, voice, frames, voices[voice]))
             moments.append(sheets.moments(frames))
-            untouched.append(left_alone(studio, face, photo, voices[WITH_PAUSES]))
+            untouched.append(left_alone(studio, face, photo, audio[WITH_PAUSES], voices[WITH_PAUSES]))
             if len(dubbed) < DUBBED:
-                dubbed.append(dub(studio, face, photo, voices["english"]))
+                dubbed.append(dub(studio, face, photo, audio, voices["english"]))
             print(*spoken[-2:], untouched[-1], sep="\n", flush=True)
             if not wanted:
-                write_section("picture", report(spoken, untouched, dubbed))
+                write_section("picture", report(spoken, untouched, dubbed, seconds))
                 sheets.save(ROOT / "docs" / "img" / "speaking.jpg", sheets.stacked(moments, [], 150))
 
 
@@ -111,16 +113,16 @@ def measured(studio: Studio, face: str, voice: str, frames: Tensor, heard: Voice
     )
 
 
-def dub(studio: Studio, face: str, photo: Path, heard: Voice) -> Spoken:
+def dub(studio: Studio, face: str, photo: Path, audio: dict[str, Path], heard: Voice) -> Spoken:
     """Let a template that speaks Mandarin, loudly and with a lively head, say the English sentence."""
-    template = studio.film(f"{face}-loud", photo, VOICES["mandarin"], strength=1.4, head_motion=1.0, seed=1).path
-    result = studio.film(f"{face}-dubbed", template, VOICES["english"])
+    template = studio.film(f"{face}-loud", photo, audio["mandarin"], strength=1.4, head_motion=1.0, seed=1).path
+    result = studio.film(f"{face}-dubbed", template, audio["english"])
     return measured(studio, face, "english", read_frames(result.path), heard)
 
 
-def left_alone(studio: Studio, face: str, photo: Path, heard: Voice) -> Untouched:
+def left_alone(studio: Studio, face: str, photo: Path, audio: Path, heard: Voice) -> Untouched:
     """Compare a render without blinks and movements with the photo as a video."""
-    result = studio.film(f"{face}-still", photo, VOICES[WITH_PAUSES], **STILL)
+    result = studio.film(f"{face}-still", photo, audio, **STILL)
     frames = read_frames(result.path)
     picture = torch.from_numpy(load_image(photo))[: result.height, : result.width].contiguous()
     path = studio.folder / f"{face}.mp4"
@@ -168,11 +170,14 @@ def _lower_face(studio: Studio, picture: Tensor) -> tuple[Tensor, Tensor]:
     return lower, (u.abs() < _MOUTH + 0.1) & (v.abs() < _MOUTH)
 
 
-def report(spoken: list[Spoken], untouched: list[Untouched], dubbed: list[Spoken]) -> str:
+def report(spoken: list[Spoken], untouched: list[Untouched], dubbed: list[Spoken], seconds: float | None = None) -> str:
     """The section of the page, without its sheets."""
     faces = list(dict.fromkeys(row.face for row in spoken))
     voices = [voice for voice in VOICES if any(row.voice == voice for row in spoken)]
+    length = "" if seconds is None else f", the first {seconds:g} s of each voice"
     lines = [
+        f"{len(faces)} faces{length}.",
+        "",
         "| face | " + " | ".join(voices) + " | silence | widest | follows | PSNR outside, dB | flicker (codec alone) |",
         "|---" * (len(voices) + 6) + "|",
     ]
@@ -203,4 +208,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("faces", nargs="*", choices=[[], *FACES], help="these only, without writing anything")
     parser.add_argument("--all", action="store_true", help="every face says every voice")
-    main(parser.parse_args().faces, parser.parse_args().all)
+    parser.add_argument("--seconds", type=float, help="of each voice at most, for a slow or busy machine")
+    arguments = parser.parse_args()
+    main(arguments.faces, arguments.all, arguments.seconds)

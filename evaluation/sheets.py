@@ -17,7 +17,7 @@ from app.render.warp.compositor import Compositor, Gestures
 from app.render.warp.footage import LONGEST_SIDE
 from app.render.warp.points import select
 from app.render.warp.subject import Subject, read_subject, teeth_plate
-from evaluation.material import CPU, VOICES, Studio, read_frames
+from evaluation.material import CPU, Studio, read_frames
 
 Picture = npt.NDArray[np.uint8]
 
@@ -39,14 +39,16 @@ _MOMENTS = 9
 _LABEL = 18  # pixels of height
 
 
-def of_parts(studio: Studio, faces: dict[str, Path]) -> dict[str, Picture]:
-    """Mouths, eyes and heads, by file name."""
+def of_parts(studio: Studio, faces: dict[str, Path], voice: Path) -> dict[str, Picture]:
+    """Mouths, eyes and a head that moves while `voice` speaks, by file name."""
     names = list(faces)
     return {
         "mouths.jpg": stacked([mouths(studio, faces[name]) for name in names], list(SOUNDS), 150),
         "blinks.jpg": stacked([blinks(studio, faces[name]) for name in names], [f"{lid:.0%}" for lid in _LIDS], 220),
         "head_motion.jpg": stacked(
-            [moved(studio, faces[name], motion) for name in names[:1] for motion in (0.0, 0.6, 1.0)], [""] * 6, 220
+            [moved(studio, faces[name], motion, voice) for name in names[:1] for motion in (0.0, 0.6, 1.0)],
+            [""] * 6,
+            220,
         ),
     }
 
@@ -77,10 +79,10 @@ def moments(frames: Tensor) -> list[Picture]:
     return [frames[number].numpy() for number in np.linspace(5, len(frames) - 20, _MOMENTS).astype(int)]
 
 
-def moved(studio: Studio, photo: Path, motion: float) -> list[Picture]:
+def moved(studio: Studio, photo: Path, motion: float, voice: Path) -> list[Picture]:
     """Moments of a silent head that moves."""
     name = f"motion-{motion}"
-    path = studio.film(name, photo, VOICES["english"], head_motion=motion, seed=3, crop="face").path
+    path = studio.film(name, photo, voice, head_motion=motion, seed=3, crop="face").path
     frames = read_frames(path)
     return [frames[number].numpy() for number in np.linspace(0, len(frames) - 1, 6).astype(int)]
 

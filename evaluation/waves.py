@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from app.media.audio_in import audio_blocks
+
 RATE = 16_000
 
 
@@ -19,3 +21,12 @@ def write_wave(path: Path, samples: npt.NDArray[np.float32]) -> Path:
         file.setframerate(RATE)
         file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
     return path
+
+
+def shortened(voices: dict[str, Path], seconds: float, folder: Path) -> dict[str, Path]:
+    """The first `seconds` of each voice, as files in `folder`."""
+    length = round(seconds * RATE)
+    return {
+        name: write_wave(folder / f"{name}.wav", np.concatenate(list(audio_blocks(path, RATE)))[:length])
+        for name, path in voices.items()
+    }

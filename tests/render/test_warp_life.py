@@ -176,6 +176,21 @@ def test_shut_lids_are_skin(picture: Tensor, subject: Subject) -> None:
         assert (lid - cheek).norm() < 0.7 * (eye - cheek).norm()
 
 
+@pytest.mark.parametrize("name", ["london_140", "london_045"])
+def test_lids_meet_in_a_dark_line_without_glints_of_the_eye(name: str) -> None:
+    photo = torch.from_numpy(load_image(FACES / f"{name}.jpg"))
+    subject = look(photo)
+    frame = act(photo, subject, [1.0], torch.zeros(1, 7))[0].float().mean(2)
+    points_at = subject.pixels[0, :, :2]
+    for upper, lower in points.LIDS:
+        lids = torch.lerp(points_at[list(upper)], points_at[list(lower)], 0.9)[2:-2]
+        columns = [frame[int(y) - 1 : int(y) + 3, int(x)] for x, y in lids.round().tolist()]
+        left, (right, bottom) = int(lids[:, 0].min()), lids.amax(0).int().tolist()
+        skin = frame[bottom + 8 : bottom + 14, left:right].mean()
+        assert max(column.min() for column in columns) < 0.6 * skin, "a line from corner to corner"
+        assert max(column.max() for column in columns) < 1.1 * skin, "no glints"
+
+
 def test_eyes_that_are_shut_in_the_photo_stay_shut(picture: Tensor, subject: Subject) -> None:
     sleeping = act(picture, subject, [1.0], torch.zeros(1, 7))[0]
     seen = look(sleeping)

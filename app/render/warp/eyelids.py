@@ -29,6 +29,9 @@ _FOLD_LIMITS = (0.06, 0.16)  # units
 _BELOW = 0.10  # units of skin below the lower lid that take part
 _SHADOW = 0.22  # how much the lid darkens the eye right under its edge
 _SHADOW_REACH = 0.022  # units
+_LASH_LINE = 0.011  # half the thickness, in units, of the dark line in which shut lids meet
+_LASH_BRIGHTNESS = 0.42  # of the skin's: shadow and lashes hide what the mesh's line left of the eye
+_LINE_FROM = 0.55  # closure from which the line is drawn
 _MARGIN = 0.05  # units around the eye's box: as far as the head's movement and the blend reach
 
 
@@ -100,8 +103,9 @@ class Eyelids:
         shade = 1 - _SHADOW * travelled.clamp_max(0.3) / 0.3 * torch.exp(-under_lid) * (y < new_lower)
         below = below * shade[:, None]
         cover = ((new_edge - y) * self._scale + 0.5).clamp(0, 1)[:, None]
+        blended = _lined(torch.lerp(below, skin, cover), (y - new_edge) / _LASH_LINE, closure, share, patch)
         moving = (closure > 0)[:, None, None, None]
-        patch.copy_(torch.where(moving, torch.lerp(below, skin, cover), patch))
+        patch.copy_(torch.where(moving, blended, patch))
 
 
 def _eye(upper: Tensor, lower: Tensor, brow: Tensor) -> _Eye | None:
@@ -111,6 +115,18 @@ def _eye(upper: Tensor, lower: Tensor, brow: Tensor) -> _Eye | None:
     above = float((upper[2:-2] - brow[1:].mean(0)).norm(dim=1).mean())
     low, high = _FOLD_LIMITS
     return _Eye(opening, min(max(above * _FOLD, low), high))
+
+
+def _lined(picture: Tensor, away: Tensor, closure: Tensor, share: Tensor, around: Tensor) -> Tensor:
+    """`picture` [B, 3, h, w] with nothing brighter than lashes where `away` [B, h, w] from the lids' meeting is small.
+
+    Glints and the white of the eye in the seam of shut lids give a drawn blink away. share: [B, h, w] how far the eye
+    was open there; around: [B, 3, h, w] where the skin's colour is read.
+    """
+    dark = around.mean((2, 3), keepdim=True) * _LASH_BRIGHTNESS
+    amount = ((closure - _LINE_FROM) / (1 - _LINE_FROM)).clamp(0, 1)[:, None, None] * (3 * share).clamp(0, 1)
+    weight = (amount * torch.exp(-away.square().square()))[:, None]
+    return torch.lerp(picture, torch.minimum(picture, dark), weight)
 
 
 def _stretched(y: Tensor, fixed: Tensor, moved: Tensor, origin: Tensor) -> Tensor:
