@@ -174,7 +174,7 @@ def report(spoken: list[Spoken], untouched: list[Untouched], dubbed: list[Spoken
     """The section of the page, without its sheets."""
     faces = list(dict.fromkeys(row.face for row in spoken))
     voices = [voice for voice in VOICES if any(row.voice == voice for row in spoken)]
-    length = "" if seconds is None else f", the first {seconds:g} s of each voice"
+    length = "" if seconds is None else f", the first {seconds:g} s of each voice and a second of silence"
     lines = [
         f"{len(faces)} faces{length}.",
         "",

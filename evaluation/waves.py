@@ -24,9 +24,10 @@ def write_wave(path: Path, samples: npt.NDArray[np.float32]) -> Path:
 
 
 def shortened(voices: dict[str, Path], seconds: float, folder: Path) -> dict[str, Path]:
-    """The first `seconds` of each voice, as files in `folder`."""
-    length = round(seconds * RATE)
+    """The first `seconds` of each voice and a second of silence, as files in `folder`."""
+    length, silence = round(seconds * RATE), np.zeros(RATE, np.float32)
+    beginnings = {name: np.concatenate(list(audio_blocks(path, RATE)))[:length] for name, path in voices.items()}
     return {
-        name: write_wave(folder / f"{name}.wav", np.concatenate(list(audio_blocks(path, RATE)))[:length])
-        for name, path in voices.items()
+        name: write_wave(folder / f"{name}.wav", np.concatenate([samples, silence]))
+        for name, samples in beginnings.items()
     }

@@ -59,10 +59,11 @@ class FaceAnalyser:
         """
         height, width = image.shape[:2]
         points = self.locate(image.unsqueeze(0))
+        no = np.zeros(1, dtype=np.bool_)
         if points is None:
             nothing = np.zeros((1, POINTS, 3), dtype=np.float32)
-            return FaceTrack(nothing, np.zeros(1, dtype=np.bool_), width, height)
-        return FaceTrack(points.numpy(), np.ones(1, dtype=np.bool_), width, height)
+            return FaceTrack(nothing, no, no, width, height)
+        return FaceTrack(points.numpy(), ~no, no, width, height)
 
     def locate(self, frame: Tensor, *, near: Tensor | None = None, tiled: bool = True) -> Tensor | None:
         """Find one face in a frame and locate its mesh.

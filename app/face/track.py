@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-MODEL_VERSION = "attention-mesh-1"  # changes with the weights or with anything that moves points; voids cached tracks
+MODEL_VERSION = "attention-mesh-2"  # changes with the weights or with anything that a track says; voids cached ones
 POINTS = 478
 
 
@@ -28,18 +28,20 @@ class FaceTrack:
             third value is depth in the same unit, smaller is nearer. Frames without the face hold the nearest known
             points, zeros if there are none at all.
         present: ``[T]`` bool, whether the face was seen in the frame.
+        covered: ``[T]`` bool, whether something hides the mouth of a face that was seen, see ``occlusion``.
         width: of the frames, in pixels.
         height: of the frames, in pixels.
     """
 
     landmarks: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
+    covered: npt.NDArray[np.bool_]
     width: int
     height: int
 
     def __post_init__(self) -> None:
         frames = len(self.present)
-        if self.landmarks.shape != (frames, POINTS, 3) or self.present.shape != (frames,):
+        if self.landmarks.shape != (frames, POINTS, 3) or {self.present.shape, self.covered.shape} != {(frames,)}:
             raise ValueError(f"landmarks {self.landmarks.shape} do not fit present {self.present.shape}")
 
     def __len__(self) -> int:
@@ -64,6 +66,7 @@ class FaceTrack:
                     version=np.array(MODEL_VERSION),
                     landmarks=self.landmarks.astype(np.float32, copy=False),
                     present=self.present,
+                    covered=self.covered,
                     size=np.array([self.width, self.height]),
                 )
             Path(scratch).replace(path)
@@ -86,6 +89,7 @@ class FaceTrack:
                     raise TrackFormatError(f"{path} was made by {version}, not {MODEL_VERSION}")
                 width, height = (int(n) for n in stored["size"])
                 landmarks = stored["landmarks"].astype(np.float32, copy=False)
-                return cls(landmarks, stored["present"].astype(np.bool_, copy=False), width, height)
+                present, covered = (stored[name].astype(np.bool_, copy=False) for name in ("present", "covered"))
+                return cls(landmarks, present, covered, width, height)
         except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise error if isinstance(error, TrackFormatError) else TrackFormatError(f"{path}: {error}") from error

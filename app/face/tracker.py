@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from app.face import roi
+from app.face import occlusion, roi
 from app.face.analyser import PRESENCE_THRESHOLD, FaceAnalyser
 from app.face.smoothing import fill_absent, smooth
 from app.face.track import POINTS, FaceTrack
@@ -41,6 +41,7 @@ class FaceTracker:
         self._unverified = 0  # frames since the detector last saw the face
         self._landmarks: list[npt.NDArray[np.float32]] = []
         self._present: list[npt.NDArray[np.bool_]] = []
+        self._tones: list[npt.NDArray[np.uint8]] = []
         self._size: tuple[int, int] | None = None
 
     def feed(self, frames: Tensor) -> None:
@@ -71,14 +72,17 @@ class FaceTracker:
             raise
         self._landmarks.append(landmarks)
         self._present.append(present)
+        self._tones.append(occlusion.tones(frames, landmarks))
 
     def finish(self) -> FaceTrack:
         """The track of all frames fed, smoothed; an empty track if there were none."""
         width, height = self._size or (0, 0)
         if not self._present:
-            return FaceTrack(np.zeros((0, POINTS, 3), np.float32), np.zeros(0, np.bool_), width, height)
+            none = np.zeros(0, np.bool_)
+            return FaceTrack(np.zeros((0, POINTS, 3), np.float32), none, none, width, height)
         landmarks, present = np.concatenate(self._landmarks), np.concatenate(self._present)
-        return FaceTrack(fill_absent(smooth(landmarks, present), present), present, width, height)
+        covered = occlusion.covered(np.concatenate(self._tones), present)
+        return FaceTrack(fill_absent(smooth(landmarks, present), present), present, covered, width, height)
 
     def _follow(self, frames: Tensor, landmarks: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]) -> int:
         """Locate the face in the next frames up to the first that lost it; returns how many that were."""

@@ -17,7 +17,9 @@ ROOM = 10_000_000
 
 
 def sample(width: int = 640, frames: int = 3) -> FaceTrack:
-    return FaceTrack(np.full((frames, 478, 3), width, np.float32), np.ones(frames, np.bool_), width, 360)
+    return FaceTrack(
+        np.full((frames, 478, 3), width, np.float32), np.ones(frames, np.bool_), np.zeros(frames, np.bool_), width, 360
+    )
 
 
 def age(folder: Path, key: str, seconds: float) -> None:

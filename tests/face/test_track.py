@@ -11,7 +11,7 @@ from app.face.track import FaceTrack, TrackFormatError
 
 def sample(frames: int = 4) -> FaceTrack:
     points = np.random.default_rng(frames).normal(size=(frames, 478, 3)).astype(np.float32)
-    return FaceTrack(points, np.arange(frames) % 2 == 0, 640, 360)
+    return FaceTrack(points, np.arange(frames) % 2 == 0, np.arange(frames) % 4 == 0, 640, 360)
 
 
 def test_a_saved_track_loads_as_it_was(tmp_path: Path) -> None:
@@ -73,4 +73,4 @@ def test_a_failed_save_leaves_the_old_file_and_no_scratch(tmp_path: Path, monkey
 
 def test_shapes_must_fit() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        FaceTrack(np.zeros((2, 478, 3), np.float32), np.zeros(3, np.bool_), 1, 1)
+        FaceTrack(np.zeros((2, 478, 3), np.float32), np.zeros(3, np.bool_), np.zeros(3, np.bool_), 1, 1)

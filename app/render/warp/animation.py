@@ -34,17 +34,19 @@ _BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
 @dataclass(frozen=True)
 class LowerFace:
     """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop,
-    `opening` [B] the lips' distance in the middle, `spread` [B] 0..1 as in /i/, `bite` [B] the f/v contact 0..1."""
+    `opening` [B] the lips' distance in the middle, `spread` [B] 0..1 as in /i/, `bite` [B] the f/v contact 0..1.
+    `amount` [B] is how much of all that a frame takes on: 0 leaves it as it is, between them it is on its way."""
 
     shape: Tensor
     jaw: Tensor
     opening: Tensor
     spread: Tensor
     bite: Tensor
+    amount: Tensor
 
     def part(self, frames: slice) -> LowerFace:
         """The shapes of some of the frames."""
-        values = (self.shape, self.jaw, self.opening, self.spread, self.bite)
+        values = (self.shape, self.jaw, self.opening, self.spread, self.bite, self.amount)
         return LowerFace(*(value[frames] for value in values))
 
 
@@ -79,7 +81,7 @@ class Animator:
         lips = lips + self._thickness(closed, rounded, bite)
         lips = lips + self._sideways(lips, spread, rounded, opening)
         shape = self._rest + lips + self._skin.follow(lips, drop)
-        return LowerFace(shape, drop, opening, (spread * (1 - closed)).clamp(0, 1), bite)
+        return LowerFace(shape, drop, opening, (spread * (1 - closed)).clamp(0, 1), bite, torch.ones_like(drop))
 
     def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor) -> Tensor:
         """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""

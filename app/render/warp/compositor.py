@@ -120,7 +120,7 @@ class Compositor:
             moved = torch.einsum("bm,mrcx->brcx", gestures.moves, ground.movements)
             places, shift = places - moved, float(moved.abs().amax())
         mouth = aperture(goal[:, list(points.INNER_UPPER)], goal[:, list(points.INNER_LOWER)])
-        fields = self._fields(mouth, goal, now, places, pose)
+        fields = self._fields(mouth, goal, now, places, pose) * face.amount[:, None, None, None, None]
         box = self._mouth_box(mouth, ground, pose.scale, shift)
         near = lattice.dense(places, box)
         warped = self._warp(ground.source, mouth, lattice, places, fields, near, box)
@@ -200,6 +200,7 @@ class Compositor:
         # Lips that were parted in the source have no line of their own where they meet now.
         line = torch.maximum(parted, (view.opening / 0.02).clamp(0, 1))[:, None, None] * 0.5
         cover = (torch.minimum(above, below) / edge + line).clamp(0, 1) * ((1 - across.abs()) / 0.06).clamp(0, 1)
+        cover = cover * face.amount[:, None, None]
         patch += (inside - patch) * cover[:, None]
 
     def _mouth_box(self, mouth: Aperture, ground: Ground, scale: Tensor, shift: float) -> Box:

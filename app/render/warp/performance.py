@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from app.face.cache import file_sha256
 from app.render.batching import Batch
@@ -22,11 +24,15 @@ from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
 from app.render.warp.tracking import Track
 from app.render.warp.voice import Voice
 
+_FADE = 4
+"""Frames in which the source's own mouth takes the new one's place before something covers it, and back after."""
+
 
 class Performance:
     """The face of `subject`, tracked as `track` over `footage`, speaks with `voice`.
 
-    `faceless` counts the frames played so far that show no face and went through untouched.
+    `faceless` and `covered` count the frames played so far that show no face, or something in front of its mouth, and
+    went through untouched.
     """
 
     def __init__(
@@ -40,13 +46,14 @@ class Performance:
         device: torch.device,
     ) -> None:
         self._voice, self._rate, self._present, self._device = voice, footage.rate, track.present, device
+        self._amount = _free(track.covered)
         number = best_teeth_frame(subject, track.present)
         plate = teeth_plate(subject, footage.frame(number), number)
         here = subject.to(device)
         self._compositor = Compositor(here, plate, device, footage.frame(0) if footage.still else None)
         self._animator = Animator(here.rest, options.strength)
         self._life = self._lived(job, options) if footage.still else None
-        self.faceless = 0
+        self.faceless = self.covered = 0
 
     @property
     def blinks(self) -> int:
@@ -63,8 +70,10 @@ class Performance:
             gestures = Gestures(torch.from_numpy(lids), torch.from_numpy(moves))
         at = torch.from_numpy(numbers)
         shown = self._present[at]
+        free = self._amount[at] > 0
         self.faceless += int((~shown).sum())
-        which = shown.nonzero()[:, 0]
+        self.covered += int((shown & ~free).sum())
+        which = (shown & free).nonzero()[:, 0]
         batch.over(len(which), partial(self._draw, frames, which, at, wanted, gestures))
 
     def _draw(
@@ -73,6 +82,7 @@ class Performance:
         """Draw the faces of `frames[which[part]]`, or raise and leave all frames as they were."""
         rows = which[part]
         face = self._animator.pose(wanted[rows].to(self._device))
+        face = replace(face, amount=self._amount[numbers[rows]].to(self._device))
         acts = None if gestures is None else gestures.at(rows, self._device)
         self._compositor.render_into(frames, rows, numbers[rows], face, acts)
 
@@ -87,3 +97,11 @@ class Performance:
             seed = zlib.crc32(digests.encode())
         voice = self._voice
         return live(voice.curve, voice.loudness, seed, blinks_per_minute=blinks, motion=options.head_motion)
+
+
+def _free(covered: Tensor) -> Tensor:
+    """How much of the new mouth each frame [T] of the source shows, 0..1: none where it is covered, and on the way
+    there and back a little more with every frame."""
+    near = covered.float()[None, None]
+    steps = [functional.max_pool1d(near, 2 * reach + 1, 1, reach)[0, 0] for reach in range(_FADE)]
+    return 1 - torch.stack(steps).mean(0)

@@ -106,6 +106,7 @@ class WarpRenderer(Renderer):
             articulation=voice.curve,
             facts={
                 "frames_without_face": performance.faceless,
+                "frames_covered": performance.covered,
                 "blinks": performance.blinks,
                 "face_at": face_at(track),
                 "moves": _moves(options, footage.still),

@@ -24,10 +24,12 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Track:
-    """The selected points `pixels` [T, COUNT, 3], `present` [T] bool, and whether both came from the cache."""
+    """The selected points `pixels` [T, COUNT, 3], `present` [T] bool, `covered` [T] bool (something hides the mouth),
+    and whether all that came from the cache."""
 
     pixels: Tensor
     present: Tensor
+    covered: Tensor
     cached: bool
 
 
@@ -90,4 +92,6 @@ def _checked(track: FaceTrack, *, cached: bool) -> Track:
     present = torch.from_numpy(track.present.copy())
     if not bool(present.any()):
         raise CodedError(FailureCode.INPUT_NO_FACE, frames_searched=len(track), share_searched=1.0)
-    return Track(points.select(torch.from_numpy(track.landmarks)), present, cached)
+    return Track(
+        points.select(torch.from_numpy(track.landmarks)), present, torch.from_numpy(track.covered.copy()), cached
+    )
