@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
@@ -156,3 +157,14 @@ def test_a_deadline_is_a_verdict_that_no_clock_can_refute(attempt, counted, watc
     assert attempt.verdicts.get(timeout=WAIT_S) == C.DEADLINE_EXCEEDED
     assert counted("verdicts", code="DEADLINE_EXCEEDED") == 1
     assert counted("checks") == 0
+
+
+def test_its_lines_in_the_log_say_whose_attempt_it_watches(attempt, watch):
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        with structlog.contextvars.bound_contextvars(task_id="task_1", trace_id="ab" * 16):
+            watch()
+        attempt.shows()
+        attempt.shows(beats=1, moves=1)
+        attempt.renewed.get(timeout=WAIT_S)
+    assert [line["event"] for line in lines] == ["health_strike", "health_recovered"]
+    assert {(line["task_id"], line["trace_id"]) for line in lines} == {("task_1", "ab" * 16)}

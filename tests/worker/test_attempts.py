@@ -46,9 +46,11 @@ def test_a_worker_killed_while_it_renders_fails_the_attempt_with_its_signal_and_
     node = bench()
     task_id = submit(frame_s=0.02)
     node.until_moving(task_id)
+    assert node.dispatcher.about_slot("cpu-0") == {"task_id": task_id, "attempt": 1, "trace_id": ""}
     killed = node.pid()
     os.kill(killed, signal.SIGKILL)
     task = node.until_ended(task_id)
+    assert node.dispatcher.about_slot("cpu-0") == {}
     assert task.status is Status.SUCCEEDED
     assert codes(task) == ["WORKER_CRASHED", None]
     assert "SIGKILL" in task.attempts[0].error["message"]
