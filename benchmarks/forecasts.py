@@ -15,20 +15,32 @@ import argparse
 import heapq
 import json
 import math
+import os
+import random
 import statistics
+import tempfile
+import threading
+import time
+import wave
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import percentile
-from benchmarks.service import dump
+import httpx
+
+from benchmarks import material
+from benchmarks.figures import free_port, moment, percentile
+from benchmarks.recovery import REHEARSING
+from benchmarks.service import Running, dump, service
 from benchmarks.simulated import MIXES, Job, Mix, World, jobs
 
 RESULTS = Path(__file__).parent / "results"
 FIXED_S = 2.0
 WARM_UP = 50
 """Tasks at the beginning that do not count: the service has just been installed and knows nothing."""
+LIVE_TASKS, LIVE_WARM_UP = 40, 5
 _SEEDS = (1, 2, 3)
 
 
@@ -71,14 +83,14 @@ def replay(mix: Mix, seed: int) -> list[Job]:
     return every
 
 
-def figures(done: Sequence[Job]) -> dict[str, Any]:
+def figures(done: Sequence[Job | Sent]) -> dict[str, Any]:
     """Errors of the ends that were told, and what polling cost."""
     told: dict[str, Any] = {}
-    for moment in ("submit", "pickup", "halfway"):
-        pairs = [(job, *job.told[moment]) for job in done]
+    for when in ("submit", "pickup", "halfway"):
+        pairs = [(job, *job.told[when]) for job in done]
         errors = [abs(at + eta - job.ended) / (job.ended - at) for job, at, eta in pairs if eta is not None]
         seconds = [abs(at + eta - job.ended) for job, at, eta in pairs if eta is not None]
-        told[moment] = {
+        told[when] = {
             "median_relative_error": round(statistics.median(errors), 3),
             "p90_relative_error": round(percentile(errors, 90), 3),
             "median_error_s": round(statistics.median(seconds), 2),
@@ -87,7 +99,7 @@ def figures(done: Sequence[Job]) -> dict[str, Any]:
     return {"tasks": len(done), "eta": told, "polling": _polling(done)}
 
 
-def _polling(done: Sequence[Job]) -> dict[str, Any]:
+def _polling(done: Sequence[Job | Sent]) -> dict[str, Any]:
     lasted = [job.ended - job.told["submit"][0] for job in done]
     delays = [job.known - job.ended for job in done]
     mean = statistics.mean(delays)
@@ -119,16 +131,114 @@ def simulated() -> dict[str, Any]:
     results = {}
     for name, mix in MIXES.items():
         results[name] = figures([job for seed in _SEEDS for job in replay(mix, seed)[WARM_UP:]])
-        print(json.dumps({name: results[name]}, indent=2), flush=True)
     return results
 
 
+@dataclass(eq=False)
+class Sent:
+    """One task of the real service, as its caller sees it. Epoch seconds."""
+
+    id: str
+    told: dict[str, tuple[float, float | None]]
+    polls: int = 0
+    known: float = 0.0
+    ended: float = 0.0
+
+
+def live(folder: Path) -> dict[str, Any]:
+    """A real service with one slot, real clocks, and renders of a known length per frame."""
+    chance = random.Random(1)
+    with service(folder / "live", "--slots", "1", port=free_port(), **REHEARSING) as running:
+        source = running.upload(material.portrait())
+        speeches = {seconds: running.upload(_cut(folder, seconds)) for seconds in (1, 2, 3, 4, 5, 6)}
+        samples: list[tuple[float, list[dict[str, Any]]]] = []
+        over = threading.Event()
+
+        def look() -> None:
+            with httpx.Client(base_url=running.client.base_url, timeout=60) as client:
+                while not over.wait(0.2):
+                    listed = client.get("/tasks", params={"limit": 200}).json()["tasks"]
+                    samples.append((time.time(), listed))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        callers, sent = [], []
+        for _ in range(LIVE_TASKS):
+            audio = speeches[chance.choice(tuple(speeches))]
+            options = {"frame_s": 0.05, "size": 16}
+            answer = running.client.post(
+                "/generate", json={"source": source, "audio": audio, "renderer": "rehearsal", "options": options}
+            )
+            task = answer.json()
+            one = Sent(task["id"], {"submit": (time.time(), task["progress"]["eta_s"])})
+            sent.append(one)
+            callers.append(
+                threading.Thread(target=_poll, args=(running, one, int(answer.headers["retry-after"])), daemon=True)
+            )
+            callers[-1].start()
+            time.sleep(chance.expovariate(1 / 6.0))
+        for caller in callers:
+            caller.join()
+        over.set()
+        looking.join()
+        for one in sent:
+            _look_back(one, running.client.get(f"/tasks/{one.id}").json(), samples)
+        return figures(sent[LIVE_WARM_UP:])
+
+
+def _poll(running: Running, one: Sent, again: int) -> None:
+    """Ask as `Retry-After` says until the end is told."""
+    with httpx.Client(base_url=running.client.base_url, timeout=60) as client:
+        while not one.known:
+            time.sleep(again)
+            answer = client.get(f"/tasks/{one.id}")
+            one.polls += 1
+            if answer.json()["is_terminal"]:
+                one.known = time.time()
+            else:
+                again = int(answer.headers["retry-after"])
+
+
+def _look_back(one: Sent, task: dict[str, Any], samples: Sequence[tuple[float, list[dict[str, Any]]]]) -> None:
+    """What was told at its pickup and halfway: in the first look that saw it run, and the one nearest to its middle."""
+    assert task["status"] == "SUCCEEDED", task["error"]
+    started, one.ended = moment(task["started_at"]), moment(task["finished_at"])
+    seen = [
+        (at, shown["progress"]["eta_s"])
+        for at, listed in samples
+        for shown in listed
+        if shown["id"] == one.id and shown["status"] == "RUNNING"
+    ]
+    one.told["pickup"] = seen[0]
+    one.told["halfway"] = min(seen, key=lambda told: abs(told[0] - (started + one.ended) / 2))
+
+
+def _cut(folder: Path, seconds: int) -> Path:
+    """The first seconds of the sample speech."""
+    path = folder / f"speech-{seconds}.wav"
+    with wave.open(str(material.speech())) as whole, wave.open(str(path), "wb") as out:
+        out.setparams(whole.getparams())
+        out.writeframes(whole.readframes(whole.getframerate() * seconds))
+    return path
+
+
+PARTS = {"simulated": lambda _folder: simulated(), "live": live}
+
+
 def main() -> None:
-    """Measure, print and save."""
+    """Measure all parts, or those that are named; what was saved of the others stays."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
-    results = {"simulated": simulated()}
-    dump(results, RESULTS / "forecasts.json")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    path = RESULTS / "forecasts.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name in parser.parse_args().parts or list(PARTS):
+        before = os.getloadavg()[0]
+        with tempfile.TemporaryDirectory() as folder:
+            found = PARTS[name](Path(folder))
+        load = {"before": round(before, 1), "after": round(os.getloadavg()[0], 1)}
+        results[name] = {"figures": found, "load_average": load}
+        print(json.dumps({name: results[name]}, indent=2), flush=True)
+        dump(results, path)
 
 
 if __name__ == "__main__":

@@ -138,9 +138,7 @@ class TestWhyItWaits:
 
 
 class TestTheDatabaseIsAway:
-    def test_a_task_that_was_written_is_not_denied(
-        self, start_api: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:  # R1.7
+    def test_a_task_that_was_written_is_not_denied(self, start_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         api = start_api(max_waiting=1, max_deferred=5)
         inputs = api.inputs()
 

@@ -168,7 +168,7 @@ class TestFields:
             ({"request_id": "two words"}, "request_id", "string_pattern_mismatch"),
         ],
     )
-    def test_a_wrong_one_is_named(self, shared: Api, change: dict[str, Any], field: str, reason: str) -> None:
+    def test_a_wrong_one_is_named(self, shared: Api, change: dict[str, Any], field: str, reason: str) -> None:  # R3.2
         body = problem(post(shared, GOOD | change), 422, "REQUEST_INVALID", field)
         assert body["reason"] == reason
         assert [e["field"] for e in body["errors"]] == [field]
@@ -266,7 +266,7 @@ class TestInputs:
     @pytest.mark.parametrize("way", ["upload", "multipart"])
     def test_a_file_that_does_not_serve(
         self, shared: Api, way: str, field: str, file: str, code: str, reason: str | None
-    ) -> None:
+    ) -> None:  # R3.2
         path: Path = getattr(shared.media, file)
         if way == "upload":
             answer = post(shared, shared.inputs() | {field: shared.upload(path)})

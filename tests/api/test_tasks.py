@@ -46,8 +46,10 @@ class TestGet:
 
     @pytest.mark.parametrize("task_id", ["none", "x" * 5000, "task_%00", "..%252f..", "ü", "task_01'%20OR%201=1"])
     @pytest.mark.parametrize("wait", [None, 1])
-    def test_unknown_is_404(self, shared: Api, task_id: str, wait: int | None) -> None:
-        problem(get(shared, task_id, **({"wait": wait} if wait else {})), 404, "TASK_NOT_FOUND")
+    def test_unknown_is_404(self, shared: Api, task_id: str, wait: int | None) -> None:  # R0.13
+        body = problem(get(shared, task_id, **({"wait": wait} if wait else {})), 404, "TASK_NOT_FOUND")
+        assert body["retryable"] is False
+        assert body["hint"].strip()
 
     def test_a_waiting_task_tells_its_place(self, api: Api) -> None:
         first, second = api.submit()["id"], api.submit()["id"]

@@ -106,7 +106,7 @@ def test_what_the_input_is_to_blame_for_fails_all_that_wait(sharing, portrait, s
 
 
 @pytest.mark.parametrize("point", ["claimed", "rendered", "published", "committed", "twins", "twins_settled"])
-def test_no_follower_is_lost_when_the_service_is_killed(sharing, portrait, speech, point):  # R2.7 R0.5
+def test_no_follower_is_lost_when_the_service_is_killed(sharing, portrait, speech, point):  # R2.7
     service = sharing(GREENROOM_FAILPOINTS=f"{point}=kill")
     request = order(service, portrait, speech(0.5), options=SLOW)
     # The slot still loads: all of them wait.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -39,11 +40,20 @@ def in_the_store(service: Service) -> tuple[Counter[str], Counter[str], float]:
     return Counter(a["outcome"] for a in attempts), Counter(task["status"] for task in tasks), spent
 
 
+def succeeded_attempts(service: Service) -> list[float]:
+    """Seconds of each."""
+    listed = service.http.get("/tasks", params={"limit": 200}).json()["tasks"]
+    attempts = [attempt for task in listed for attempt in service.task(task["id"])["attempts"]]
+    return [moment(a["ended_at"]) - moment(a["started_at"]) for a in attempts if a["outcome"] == "succeeded"]
+
+
 def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def test_the_api_the_metrics_and_the_store_tell_the_same_numbers_also_after_a_restart(serve, portrait, speech):  # R0.12
+def test_the_api_the_metrics_and_the_store_tell_the_same_numbers_also_after_a_restart(
+    serve, portrait, speech
+):  # R0.12, R2.6
     service = serve(**REHEARSAL)
     ids = [service.post(portrait, speech(0.5), options=options)["id"] for options in FAULTS]
     service.http.post("/queue/pause")
@@ -72,6 +82,15 @@ def test_the_api_the_metrics_and_the_store_tell_the_same_numbers_also_after_a_re
         assert page["greenroom_tasks_finished_total", frozenset({status})] == count
     assert page["greenroom_compute_seconds_total", frozenset({"rehearsal", "slot"})] == told["start"]["all"]["slot_s"]
     assert page["greenroom_retries_total", frozenset({"WORKER_CRASHED", "rehearsal"})] == 3
+
+    tiers = service.http.get("/tiers").json()["tiers"]  # R2.6
+    measured = next(tier for tier in tiers if tier["name"] == "rehearsal")["measured"]
+    # The caller's own mistake, a source without a face, says nothing of the tier.
+    assert (measured["attempts"], measured["success"]) == (9, pytest.approx(5 / 9))
+    served = succeeded_attempts(service)
+    assert measured["latency_s"] == pytest.approx(statistics.median(served), abs=0.5)
+    of_served = frozenset({"rehearsal", "succeeded"})
+    assert page["greenroom_attempt_duration_seconds_sum", of_served] == pytest.approx(sum(served), abs=0.01)
 
     assert service.stop() == 0
     restarted = serve(**REHEARSAL)

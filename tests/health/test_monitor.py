@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,7 +16,9 @@ import structlog
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
 from app.retry.taxonomy import FailureCode
+from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
+from tests.store.kit import must_claim, new_task
 
 C = FailureCode
 INTERVAL_S = 0.005
@@ -103,6 +108,41 @@ def test_two_failed_checks_and_a_good_one_are_counted_as_an_alarm_that_came_to_n
     assert counted("recoveries") == 1
     assert attempt.verdicts.empty()
     assert counted("verdicts", code="WORKER_UNRESPONSIVE") == 0
+
+
+def test_a_check_takes_far_less_than_a_twentieth_of_its_interval(tmp_path, counted):  # R0.11
+    """With a real store, whose lease every check renews. `make bench-monitoring` measures what it costs a render."""
+    checks = 60
+    store = open_store(tmp_path / "greenroom.db")
+    store.create(new_task())
+    claim = must_claim(store)
+    beats = itertools.count(1)
+    renewed = threading.Semaphore(0)
+
+    def renew() -> None:
+        store.renew(claim, lease_s=30.0)
+        renewed.release()
+
+    monitor = Monitor(
+        name="cpu-0",
+        look=lambda: replace(FRESH, at=time.monotonic(), beats=(beat := next(beats)), moves=beat),
+        renew=renew,
+        verdict=lambda failure: pytest.fail(failure.message),
+        observer=counted.metrics,
+        limits=Limits(3, {"render": 60.0}),
+        interval_s=INTERVAL_S,
+        deadline=None,
+    )
+    before = time.process_time()
+    monitor.start()
+    try:
+        for _ in range(checks):
+            assert renewed.acquire(timeout=WAIT_S)
+        spent = time.process_time() - before
+    finally:
+        monitor.stop()
+        store.close()
+    assert spent / checks < 0.05 * 5.0
 
 
 def test_the_lease_is_not_renewed_while_checks_fail(attempt, counted, watch):

@@ -46,7 +46,7 @@ class State:
         return self.free
 
 
-def test_retries_and_ends_are_counted_from_what_was_committed(store: Store) -> None:  # R3.12
+def test_retries_and_ends_are_counted_from_what_was_committed(store: Store) -> None:  # R3.10
     metrics = Metrics()
     create(store)
     store.end_attempt(must_claim(store), "retry", error=ERROR, backoff_ms=1500)

@@ -1,0 +1,33 @@
+"""A submission is answered at once, whatever renders."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from tests.e2e.conftest import until
+
+REHEARSAL = {"GREENROOM_REHEARSALS": "1", "GREENROOM_TIER_RENDERER": "rehearsal"}
+
+
+def test_a_submission_is_answered_at_once_while_every_slot_renders_slowly(
+    serve: Any, portrait: Any, speech: Any
+) -> None:
+    """R1.1: half of the answers within 200 ms; single ones may meet a busy machine."""
+    service = serve(**REHEARSAL)
+    slow = {"frame_s": 60.0}
+    first = service.post(portrait, speech(0.5), options=slow)["id"]
+    until(lambda: service.task(first)["status"] == "RUNNING", "it to run")
+    source, audio = (
+        service.http.post("/uploads", content=path.read_bytes(), params={"name": path.name}).json()["uri"]
+        for path in (portrait, speech(0.5))
+    )
+    took = []
+    for _ in range(21):
+        began = time.perf_counter()
+        answer = service.http.post("/generate", json={"source": source, "audio": audio, "options": slow})
+        took.append(time.perf_counter() - began)
+        assert (answer.status_code, answer.json()["status"]) == (202, "QUEUED")
+    assert statistics.median(took) < 0.2, took
+    assert service.task(first)["status"] == "RUNNING"
