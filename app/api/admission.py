@@ -15,7 +15,7 @@ from starlette.requests import Request
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.store.interface import ClientQueueFull, QueueFull, StoreUnavailable
+from app.store.interface import ClientQueueFull, QueueFull, StoreUnavailable, UntrustedResult
 from app.store.records import Created, IdempotencyKey, NewTask
 
 CLIENT_HEADER = "X-Client-Id"
@@ -51,17 +51,8 @@ def require_room(deps: ApiDependencies) -> None:
 
 async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies) -> Created:
     """Write the task if the limits let it in. Raises QUEUE_FULL and CLIENT_QUEUE_FULL, and as `Store.acreate`."""
-    settings = deps.settings
-    soft, more = settings.max_waiting, settings.max_deferred
     try:
-        return await deps.store.acreate(
-            new,
-            key,
-            max_waiting=None if soft is None else soft + more,
-            max_waiting_per_client=settings.max_waiting_per_client,
-            defer_above=soft if more else None,
-            cached_when_full=settings.cached_when_full,
-        )
+        return await _created(new, key, deps)
     except QueueFull as full:
         raise ProblemError(
             ProblemCode.QUEUE_FULL,
@@ -79,6 +70,26 @@ async def admit(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies)
             limit=full.limit,
             client=full.client,
         ) from None
+
+
+async def _created(new: NewTask, key: IdempotencyKey | None, deps: ApiDependencies) -> Created:
+    """What the store makes of it, with no cached result whose file has not been looked at."""
+    settings, cache = deps.settings, deps.cache
+    soft, more = settings.max_waiting, settings.max_deferred
+    while True:
+        try:
+            return await deps.store.acreate(
+                new,
+                key,
+                max_waiting=None if soft is None else soft + more,
+                max_waiting_per_client=settings.max_waiting_per_client,
+                defer_above=soft if more else None,
+                cached_when_full=settings.cached_when_full,
+                trusts=None if cache is None else cache.trusts,
+            )
+        except UntrustedResult as found:
+            assert cache is not None
+            await cache.examine(found.result)
 
 
 async def deferred_headers(deps: ApiDependencies) -> dict[str, str]:

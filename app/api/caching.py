@@ -1,13 +1,14 @@
 """The result cache as submissions use it: the keys that a request can be answered by, and a look at the files behind.
 
-Before a task is written, the file that it would be given is looked at: that it is there with its length each time, its
-checksum when this process serves it for the first time or it has changed since. A result that fails is forgotten.
+Where a task is given a cached result, its file is looked at in the very transaction: that it is there, and is the one
+whose checksum this process has found right. One of which that is not known is examined first; a bad one is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from app.store.interface import Store
-from app.store.records import Artifact, InputRef
+from app.store.records import Artifact, CachedResult, InputRef
 from app.tiers.cache_key import Contents
 from app.tiers.tiers import Tiers
 
@@ -31,7 +32,7 @@ _Facts = tuple[int, int, int]
 
 
 class ResultCache:
-    """For one event loop."""
+    """For one event loop; `trusts` may be called from any thread."""
 
     def __init__(self, store: Store, data_dir: Path, *, max_bytes: int) -> None:
         """`max_bytes` is for whoever asks how full it is."""
@@ -39,40 +40,53 @@ class ResultCache:
         self._store = store
         self._data_dir = data_dir
         self._verified: OrderedDict[str, _Facts] = OrderedDict()
+        self._lock = threading.Lock()
         self._one_at_a_time = asyncio.Lock()
 
-    async def usable_keys(
-        self,
-        tiers: Tiers,
-        route: Sequence[str],
-        options: Mapping[str, Any],
-        source: InputRef,
-        audio: InputRef,
+    def keys(
+        self, tiers: Tiers, route: Sequence[str], options: Mapping[str, Any], source: InputRef, audio: InputRef
     ) -> tuple[str, ...]:
-        """The keys by which the store may answer, once every result that it would give has been looked at."""
+        """The keys by which the store may answer."""
         try:
-            keys = tiers.cache_keys(route, options, Contents(source.sha256, audio.sha256))
+            return tiers.cache_keys(route, options, Contents(source.sha256, audio.sha256))
         except (KeyError, ValidationError):
             return ()  # The tiers have changed since the route was made: the dispatcher gives the task another.
-        if not keys:
-            return ()
-        while (found := await self._store.acached(keys)) is not None and not await self._is_good(found.output):
-            log.warning("cached_result_dropped", path=found.output.path)
-            await self._store.adrop_cached(found)
+
+    async def usable_keys(
+        self, tiers: Tiers, route: Sequence[str], options: Mapping[str, Any], source: InputRef, audio: InputRef
+    ) -> tuple[str, ...]:
+        """As `keys`, with the result that the store would give examined beforehand: for writes that ask nobody."""
+        keys = self.keys(tiers, route, options, source, audio)
+        while keys and (found := await self._store.acached(keys)) is not None and not self.trusts(found):
+            await self.examine(found)
         return keys
+
+    def trusts(self, result: CachedResult) -> bool:
+        """Whether the file of `result` is there and known to be good. Takes microseconds."""
+        path = result.output.path
+        with self._lock:
+            known = self._verified.get(path)
+            if known is not None:
+                self._verified.move_to_end(path)
+        return known is not None and known == _facts(self._data_dir / path)
+
+    async def examine(self, result: CachedResult) -> None:
+        """Read the file of `result` whole: from now on it is trusted, or it is forgotten."""
+        if not await self._is_good(result.output):
+            log.warning("cached_result_dropped", path=result.output.path)
+            await self._store.adrop_cached(result)
 
     async def _is_good(self, output: Artifact) -> bool:
         path = self._data_dir / output.path
         facts = _facts(path)
         if facts is None or facts[0] != output.bytes:
             return False
-        if self._verified.get(output.path) == facts:
-            self._verified.move_to_end(output.path)
-            return True
-        async with self._one_at_a_time:
-            if self._verified.get(output.path) != facts:
-                if await asyncio.to_thread(_sha256, path) != output.sha256:
-                    return False
+        async with self._one_at_a_time:  # of many that ask for one file, the first reads it
+            if self._verified.get(output.path) == facts:
+                return True
+            if await asyncio.to_thread(_sha256, path) != output.sha256:
+                return False
+            with self._lock:
                 self._verified[output.path] = facts
                 while len(self._verified) > _REMEMBERED:
                     self._verified.popitem(last=False)

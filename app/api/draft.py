@@ -77,7 +77,7 @@ async def complete(draft: Draft, deps: ApiDependencies, *, client: str, trace: T
         retry_of=draft.retry_of,
         callback=draft.callback,
         # Of one that waits it is not known yet what it is made of.
-        cache_keys=await cache_keys(work, route, source, audio, deps) if draft.use_cache and not waits else (),
+        cache_keys=cache_keys(work, route, source, audio, deps) if draft.use_cache and not waits else (),
         use_cache=draft.use_cache,
         derived_from=draft.derived_from,
         after=chain.after,
@@ -96,10 +96,10 @@ def route_of(work: Work, deps: ApiDependencies) -> tuple[str, ...]:
         raise invalid_request([FieldError("renderer", code, "no_tier", text, hint) for text in texts]) from None
 
 
-async def cache_keys(
+def cache_keys(
     work: Work, route: tuple[str, ...], source: InputRef, audio: InputRef, deps: ApiDependencies
 ) -> tuple[str, ...]:
     """Results of which keys may answer the task; none where nothing is cached."""
     if deps.cache is None:
         return ()
-    return await deps.cache.usable_keys(deps.tiers.tiers, route, work.options, source, audio)
+    return deps.cache.keys(deps.tiers.tiers, route, work.options, source, audio)

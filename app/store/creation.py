@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import delete, exists, func, insert, select
 from app.retry.taxonomy import Failure, FailureCode
 from app.store import cache, dependencies, twins
 from app.store.announce import announce
-from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull
+from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull, UntrustedResult
 from app.store.records import CachedResult, CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
 from app.store.rows import TASK, first_values, task_record
 from app.store.schema import idempotency_keys as keys
@@ -33,6 +34,7 @@ def create(
     max_waiting_per_client: int | None = None,
     defer_above: int | None = None,
     cached_when_full: bool = False,
+    trusts: Callable[[CachedResult], bool] | None = None,
 ) -> Created:
     """Write task, key and first event. See `Store.acreate`."""
     if key is not None:
@@ -48,6 +50,8 @@ def create(
     if shares and (cached_when_full or not full):
         result = cache.find(tx.reading, new.cache_keys, tx.now)
         if result is not None:
+            if trusts is not None and not trusts(result):
+                raise UntrustedResult(result)
             return Created(_served(tx, new, key, result), replayed=False)
     if max_waiting is not None and full:
         raise QueueFull(max_waiting)

@@ -62,6 +62,14 @@ class QueueFull(Exception):
         super().__init__(f"The queue holds its limit of {limit} waiting tasks.")
 
 
+class UntrustedResult(Exception):
+    """A cached result would have served the task, but is not trusted (yet); nothing was written."""
+
+    def __init__(self, result: CachedResult) -> None:
+        self.result = result
+        super().__init__(f"The cached result {result.output.path} has not been looked at.")
+
+
 class ClientQueueFull(Exception):
     """The limit of waiting tasks of one client is reached; nothing was written."""
 
@@ -135,6 +143,7 @@ class Store(Protocol):
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
         cached_when_full: bool = False,
+        trusts: Callable[[CachedResult], bool] | None = None,
     ) -> Created:
         """Write task, idempotency key and first event in one durable commit.
 
@@ -146,7 +155,9 @@ class Store(Protocol):
 
         A task that may start now and has `cache_keys` is served with a cached result where there is one: it has ended
         when this returns. It needs no place in the queue; still a full one refuses it unless `cached_when_full`. Else
-        it follows a live task with the same keys: QUEUED, with `twin_of`, until that one has ended.
+        it follows a live task with the same keys: QUEUED, with `twin_of`, until that one has ended. `trusts` says of a
+        result, quickly and from any thread, whether its file is known to be good; of one that is not, `UntrustedResult`
+        is raised.
 
         A task that names others in `waits_for` is QUEUED and not claimed until it is released (`arelease`). It takes
         part in the cache only then. Raises `NoSuchPredecessor`, `PredecessorFailed`.
@@ -161,6 +172,7 @@ class Store(Protocol):
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
         cached_when_full: bool = False,
+        trusts: Callable[[CachedResult], bool] | None = None,
     ) -> Created:
         """As `acreate`, for threads."""
 

@@ -120,6 +120,7 @@ class SqlStore(Store):
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
         cached_when_full: bool = False,
+        trusts: Callable[[CachedResult], bool] | None = None,
     ) -> Created:
         return await self._awrite(
             partial(
@@ -130,6 +131,7 @@ class SqlStore(Store):
                 max_waiting_per_client=max_waiting_per_client,
                 defer_above=defer_above,
                 cached_when_full=cached_when_full,
+                trusts=trusts,
             )
         )
 
@@ -142,6 +144,7 @@ class SqlStore(Store):
         max_waiting_per_client: int | None = None,
         defer_above: int | None = None,
         cached_when_full: bool = False,
+        trusts: Callable[[CachedResult], bool] | None = None,
     ) -> Created:
         return self._write(
             partial(
@@ -152,6 +155,7 @@ class SqlStore(Store):
                 max_waiting_per_client=max_waiting_per_client,
                 defer_above=defer_above,
                 cached_when_full=cached_when_full,
+                trusts=trusts,
             )
         )
 

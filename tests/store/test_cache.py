@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.store.interface import QueueFull, Store
-from app.store.records import KeepFor, TaskRecord
+from app.store.interface import QueueFull, Store, UntrustedResult
+from app.store.records import CachedResult, KeepFor, TaskRecord
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import ARTIFACT, Clock, assert_consistent, create, key, kinds, must_claim, must_get, new_task, run
@@ -118,6 +118,26 @@ def test_a_dropped_result_is_not_served_and_a_newer_one_survives_the_drop(store:
     assert new != old
     run(store.adrop_cached(new))
     assert not create(store, cache_keys=(KEY,)).cached
+
+
+def test_a_result_that_is_not_trusted_is_named_and_nothing_is_written(store: Store) -> None:
+    first = rendered(store)
+    asked: list[CachedResult] = []
+
+    def distrusts(result: CachedResult) -> bool:
+        asked.append(result)
+        return False
+
+    before = store.events(None)
+    with pytest.raises(UntrustedResult) as caught:
+        store.create(new_task(cache_keys=(OTHER, KEY)), trusts=distrusts)
+    assert caught.value.result == asked[0]
+    assert asked[0].output == first.output
+    assert store.events(None) == before
+    assert_consistent(store)
+    assert store.create(new_task(cache_keys=(KEY,)), trusts=lambda _: True).task.cached
+    assert not store.create(new_task(cache_keys=(OTHER,)), trusts=distrusts).task.cached
+    assert len(asked) == 1, "nobody is asked where there is no result"
 
 
 def test_a_file_is_in_use_until_the_last_task_and_the_cache_let_go_of_it(store: Store, clock: Clock) -> None:

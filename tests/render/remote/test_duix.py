@@ -344,3 +344,11 @@ def test_a_mistake_in_the_settings_is_told(change):
 def test_without_a_server_there_is_no_such_renderer():
     assert "url" in registry.why_absent("duix", {})
     assert registry.why_absent("duix", {"url": "http://127.0.0.1:1"}) == ""
+
+
+def test_nothing_is_laid_out_for_a_server_that_is_not_there(studio, video, speech):
+    studio.server.close()
+    failure = studio.fails(studio.job(video, speech))
+    assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_CONNECTION", "connect")
+    assert studio.listener.calls == ["connect"]
+    assert not (studio.server.folder / "greenroom").exists()

@@ -154,6 +154,19 @@ def test_a_refused_connection_is_tried_again_also_for_what_must_not_happen_twice
     client.close()
 
 
+def test_a_server_that_is_not_there_is_known_at_once_and_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client = Caller(f"http://127.0.0.1:{port}")
+    with pytest.raises(CodedError) as caught:
+        client.runner.run(client.peer.reach(client.context))
+    failure = caught.value.failure
+    assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_CONNECTION", "connect")
+    assert f"127.0.0.1:{port} found no connection" in failure.message
+    assert [call for call, _ in client.calls] == ["connect"]
+    client.close()
+
+
 def test_a_connection_that_is_not_accepted_ends_at_its_own_limit():
     """A full backlog: the kernel drops what comes."""
     with socket.socket() as full:
@@ -167,6 +180,9 @@ def test_a_connection_that_is_not_accepted_ends_at_its_own_limit():
         client = Caller(f"http://127.0.0.1:{address[1]}", header_s=5.0, read_s=5.0)
         failure = client.fails()
         assert (failure.code, failure.detail["reason"]) == ("UPSTREAM_CONNECTION", "connect_timeout")
+        with pytest.raises(CodedError) as caught:
+            client.runner.run(client.peer.reach(client.context))
+        assert caught.value.failure.detail["reason"] == "connect_timeout"
         client.close()
         for one in held:
             one.close()
