@@ -19,7 +19,7 @@ SPEECH_PYTHON ?= /tmp/training/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: eval eval-gate eval-speech bench-render bench-dependability bench-monitoring venv demo serve test lint format bench soak clean help
+.PHONY: eval eval-gate eval-speech bench-render bench-dependability bench-forecasts bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -64,6 +64,9 @@ soak: $(STAMP)  ## every fault in every phase, long histories of the store, rand
 
 bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.dependability $(ARGS)
+
+bench-forecasts: $(STAMP)  ## measure how good expected ends and Retry-After are (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.forecasts $(ARGS)
 
 bench-monitoring: $(STAMP)  ## measure what the health checks cost a render (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.monitoring $(ARGS)

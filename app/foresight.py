@@ -11,20 +11,16 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
-import structlog
-
-from app.forecast.durations import Durations, Work, work_of
+from app.experience import Experience, ForecastObserver
 from app.forecast.outlook import Outlook, Running, foresee
 from app.forecast.queueing import Line, Server, Stand, Waiting
 from app.forecast.running import Frames, whole
 from app.forecast.spread import Spread, remaining
 from app.render.contract import Phase
 from app.store.interface import Store, StoreUnavailable
-from app.store.records import QueuedWork, RenderedWork, RunningWork, TaskRecord, Workload
+from app.store.records import QueuedWork, RunningWork, TaskRecord, Workload
 from app.tasks.rank import PRIORITY_DEFAULT, rank
 from app.tasks.status import Status
 from app.worker.attempt import Attempt
@@ -34,22 +30,12 @@ from app.worker.pool import LocalPool
 from app.worker.shared import Reading
 from app.worker.slots import SlotState
 
-log = structlog.get_logger(__name__)
-
 FRESH_S = 1.0
 """How old what is known of the queue may be."""
 REBUILT_FROM, _RENDERED, QUEUED = 1000, 500, 200
 """Attempts that are learned from at the start and at once later, and tasks of the queue that are played through."""
 _OVERLAP_S = 10.0
 """Nodes' clocks differ, and a commit comes after the moment that it tells: so much is read twice, and counted once."""
-_KNOWN_MOST, _TEMPLATES_MOST, _TOLD_MOST = 4000, 10_000, 10_000
-
-
-class ForecastObserver(Protocol):
-    """What the forecasts tell the telemetry."""
-
-    def eta_missed(self, told: str, ratio: float) -> None:
-        """The end that was expected was off by this share of the time it took. `told`: at `submit` or at `start`."""
 
 
 class Foresight:
@@ -73,15 +59,10 @@ class Foresight:
         self._board = board
         self._dispatcher = dispatcher
         self._owner = owner
-        self._observer = observer
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._durations = Durations()
-        self._templates: OrderedDict[str, None] = OrderedDict()
-        self._known: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._told: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """When an end was foretold at first, and for when."""
+        self._experience = Experience(observer)
         self._since = 0.0
         self._read_at = float("-inf")
         self._stands: Mapping[str, Stand] = {}
@@ -94,10 +75,9 @@ class Foresight:
     def rebuild(self) -> None:
         """Learn from the newest attempts of the store. Call once, at the start. Raises `StoreUnavailable`."""
         work = self._store.workload(since=0.0, rendered=REBUILT_FROM, queued=0)
-        with self._lock:
-            for rendered in work.rendered:
-                self._learn(rendered, observed=False)
-            self._since = work.at
+        for rendered in work.rendered:
+            self._experience.learn(rendered, observed=False)
+        self._since = work.at
 
     async def refresh(self) -> None:
         """Know what is at most `FRESH_S` old. While the database is away, what was known holds."""
@@ -123,9 +103,9 @@ class Foresight:
             return True
 
     def _take(self, work: Workload) -> None:
+        for rendered in work.rendered:
+            self._experience.learn(rendered, observed=True)
         with self._lock:
-            for rendered in work.rendered:
-                self._learn(rendered, observed=True)
             self._since = max(self._since, work.at - _OVERLAP_S)
             self._elsewhere = {run.task_id: run for run in work.running if run.owner != self._owner}
             self._stands = {stand.name: stand for stand in self._board.stands()}
@@ -134,26 +114,6 @@ class Foresight:
         line = Line(self._stands, self._servers(work.at), queue, work.queued_more)
         with self._lock:
             self._line, self._line_at = line, work.at
-
-    def _learn(self, rendered: RenderedWork, *, observed: bool) -> None:
-        name = rendered.task_id, rendered.attempt
-        if name in self._known:
-            return
-        _keep(self._known, name, None, _KNOWN_MOST)
-        seen = rendered.facts.get("analysis_cached")
-        work = self._work(
-            rendered.tier, rendered, seen=seen if isinstance(seen, bool) else rendered.source_sha256 in self._templates
-        )
-        took = max(rendered.ended_at - rendered.started_at, 1e-3)
-        if observed:
-            if (expected := self._durations.expect(work)) is not None:
-                self._observer.eta_missed("start", abs(expected.took.mid - took) / took)
-            if (told := self._told.pop(rendered.task_id, None)) is not None:
-                lasted = max(rendered.ended_at - told[0], 1e-3)
-                self._observer.eta_missed("submit", abs(told[1] - lasted) / lasted)
-        last_frame_at = rendered.facts.get("last_frame_at")
-        self._durations.learn(work, took, rendered.ended_at - last_frame_at if last_frame_at else None)
-        _keep(self._templates, rendered.source_sha256, None, _TEMPLATES_MOST)
 
     # -- what is expected -------------------------------------------------------------------------------------------
 
@@ -187,8 +147,8 @@ class Foresight:
                 turn_age_s=max(now - self._line_at, 0.0),
                 takes=takes,
             )
-            if outlook.eta_s is not None and task.attempt == 0 and task.id not in self._told and reason == "slot":
-                _keep(self._told, task.id, (now, outlook.eta_s), _TOLD_MOST)
+        if outlook.eta_s is not None and task.attempt == 0 and reason == "slot":
+            self._experience.told(task.id, now, outlook.eta_s)
         return outlook
 
     def left_of(self, attempt: Attempt, reading: Reading) -> float | None:
@@ -219,7 +179,7 @@ class Foresight:
         if attempt is not None and (reading := attempt.reading_if_there()) is not None:
             return self._here(attempt, reading)
         run = self._elsewhere.get(task_id)
-        expected = None if run is None else self._durations.expect(self._work(run.tier, run))
+        expected = None if run is None else self._experience.expect(run.tier, run)
         return None if run is None or expected is None else Running(expected.took, max(now - run.started_at, 0.0))
 
     def _last_of(self, task_ids: Sequence[str], now: float) -> float | None:
@@ -236,7 +196,7 @@ class Foresight:
 
     def _here(self, attempt: Attempt, reading: Reading) -> Running | None:
         elapsed = self._monotonic() - attempt.began
-        expected = self._durations.expect(self._work(attempt.claim.tier, _queued(attempt.claim.task)))
+        expected = self._experience.expect(attempt.claim.tier, _queued(attempt.claim.task))
         frames = None
         # What the process wrote before it heard of this attempt tells of another one.
         if reading.phase is Phase.RENDER and reading.since >= attempt.began:
@@ -269,7 +229,7 @@ class Foresight:
 
         def takes(tier: str) -> Spread | None:
             if tier not in expected:
-                found = self._durations.expect(self._work(tier, queued))
+                found = self._experience.expect(tier, queued)
                 expected[tier] = None if found is None else found.took
             return expected[tier]
 
@@ -279,10 +239,6 @@ class Foresight:
         """What an attempt takes on the first tier of its route that can be used."""
         usable = (name for name in waiting.route if name in self._stands and self._stands[name].usable)
         return waiting.takes(next(usable, ""))
-
-    def _work(self, tier: str, of: RenderedWork | RunningWork | QueuedWork, *, seen: bool | None = None) -> Work:
-        seen = of.source_sha256 in self._templates if seen is None else seen
-        return work_of(tier, source=of.source, audio=of.audio, options=of.options, seen=seen)
 
 
 def _queued(task: TaskRecord) -> QueuedWork:
@@ -302,10 +258,3 @@ def _server(group: str, tier: str, running: Running | None) -> Server:
     if running is None:
         return Server(group, tier=tier, endless=True)
     return Server(group, remaining(running.whole, running.elapsed), tier)
-
-
-def _keep(memory: OrderedDict[Any, Any], name: Any, value: Any, most: int) -> None:
-    memory[name] = value
-    memory.move_to_end(name)
-    while len(memory) > most:
-        memory.popitem(last=False)

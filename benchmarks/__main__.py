@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks import material
+from benchmarks import forecasts, material
 from benchmarks.figures import free_port, moment, percentile
 from benchmarks.listening import listening
 from benchmarks.service import Running, dump, service
@@ -186,6 +186,7 @@ def main() -> None:
     print(json.dumps(results["listening"], indent=2), flush=True)
     path = RESULTS / "spine.json"
     dump(results, path)
+    forecasts.measure(list(forecasts.PARTS))
     print(f"saved {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 

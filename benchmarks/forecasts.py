@@ -229,9 +229,14 @@ def main() -> None:
     """Measure all parts, or those that are named; what was saved of the others stays."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    measure(parser.parse_args().parts or list(PARTS))
+
+
+def measure(parts: Sequence[str]) -> None:
+    """Measure some parts, print and save them; what was saved of the others stays."""
     path = RESULTS / "forecasts.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in parser.parse_args().parts or list(PARTS):
+    for name in parts:
         before = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[name](Path(folder))
