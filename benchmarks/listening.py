@@ -30,6 +30,7 @@ from benchmarks.service import Running, dump, service
 
 SPINE = Path(__file__).parent / "results" / "spine.json"
 ROUNDS = 300
+READERS = 200
 IDLE = 2000
 IDLE_S = 30.0
 """Two keep-alives of each listener."""
@@ -127,6 +128,19 @@ async def heard_by_stream(running: Running, data_dir: Path, source: str, audio: 
     return summary(found, 1000)
 
 
+async def heard_by_all(running: Running, data_dir: Path, source: str, audio: str) -> dict[str, float]:
+    """Milliseconds from commit to arrival at the last of `READERS` readers of all events."""
+    streams = [await Stream().open(running, "/events", read=True) for _ in range(READERS)]
+    tasks: list[str] = []
+    for _ in range(ROUNDS // 10):
+        tasks.append(await asyncio.to_thread(change, running, source, audio))
+        await _until(lambda: all(len(stream.heard) >= 2 * len(tasks) for stream in streams))
+    for stream in streams:
+        await stream.close()
+    last = {number: max(stream.heard[number] for stream in streams) for number in streams[0].heard}
+    return summary(delays(data_dir, last, tasks), 1000)
+
+
 async def heard_by_webhook(running: Running, data_dir: Path, source: str, audio: str) -> dict[str, float]:
     """Milliseconds from commit to the arrival of its notice at the endpoint, one after the other."""
     hook = Hook()
@@ -195,6 +209,7 @@ async def _measure(running: Running, data_dir: Path) -> dict[str, Any]:
     change(running, source, audio)
     return {
         "commit_to_stream_ms": await heard_by_stream(running, data_dir, source, audio),
+        f"commit_to_the_last_of_{READERS}_streams_ms": await heard_by_all(running, data_dir, source, audio),
         "commit_to_webhook_ms": await heard_by_webhook(running, data_dir, source, audio),
         "idle_listeners": await idle(running, data_dir, source, audio),
     }

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from starlette.responses import Response
@@ -41,6 +41,17 @@ Chunks = AsyncGenerator[Chunk, None]
 Headers = list[tuple[bytes, bytes]]
 
 
+class Told(NamedTuple):
+    """Something for a listener, written once for all who get it."""
+
+    chunk: Chunk
+    """Empty: nothing is to be sent."""
+    event_id: int = 0
+    """0: it is no durable event."""
+    ends: bool = False
+    """With it the stream is over."""
+
+
 @dataclass(eq=False, slots=True)
 class Listener:
     """One open stream. `task_id` None: all tasks; `types` empty: all events."""
@@ -52,7 +63,7 @@ class Listener:
     send: Send
     last: int = 0
     """The last event that it was sent, or that was passed over for it."""
-    pending: list[Chunk | EventRecord] = field(default_factory=list)
+    pending: list[Told] = field(default_factory=list)
     heard_at: float = 0.0
     dropped: bool = False
     over: bool = False
@@ -66,13 +77,13 @@ class Listener:
         """Whether this event is for it."""
         return (self.task_id is None or event.task_id == self.task_id) and (not self.types or event.type in self.types)
 
-    def offer(self, item: Chunk | EventRecord) -> None:
+    def offer(self, told: Told) -> None:
         """Queue something for it; too much at once drops it."""
         if len(self.pending) >= BACKLOG:
             self.dropped = self.over = True
             self.pending.clear()
         elif not self.over:
-            self.pending.append(item)
+            self.pending.append(told)
         self.wake()
 
     def end(self) -> None:
@@ -93,8 +104,8 @@ class Listener:
                         await self._say(chunk)
             while self.pending and not self.over:
                 waiting, self.pending = self.pending, []
-                for item in waiting:
-                    await self._tell(item)
+                for told in waiting:
+                    await self._tell(told)
             if self.over:
                 # With its answer complete, the server wakes whoever waits for its leaving.
                 await self.send({"type": "http.response.body", "body": b""})
@@ -105,20 +116,20 @@ class Listener:
         finally:
             self.writing = None
 
-    async def _tell(self, item: Chunk | EventRecord) -> None:
-        if self.over:
+    async def _tell(self, told: Told) -> None:
+        if self.over or 0 < told.event_id <= self.last:
             return
         self.heard_at = time.monotonic()
-        if isinstance(item, bytes):
-            await self._say(item)
-        elif item.id > self.last:
-            self.last = item.id
-            if self.wants(item):
-                await self._say(_chunk(item))
-            self.over |= _is_end(self, item)
+        self.last = max(self.last, told.event_id)
+        if told.chunk:
+            await self._say(told.chunk)
+        self.over |= told.ends
 
     async def _say(self, chunk: Chunk) -> None:
         await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+_ALIVE = Told(b": alive\n\n")
 
 
 class EventHub:
@@ -230,10 +241,13 @@ class EventHub:
             return
         fresh = [event for event in events if event.id > self._seen]
         self._seen = max(self._seen, events[-1].id)
-        for listener in self._listeners:
-            for event in fresh:
-                if listener.wants(event) or _is_end(listener, event):
-                    listener.offer(event)
+        for event in fresh:
+            chunk = b""
+            for listener in self._listeners:
+                wants, ends = listener.wants(event), _is_end(listener, event)
+                if wants or ends:
+                    chunk = chunk or _chunk(event)
+                    listener.offer(Told(chunk if wants else b"", event.id, ends))
 
     async def _beat(self) -> None:
         """While somebody listens: catch up with other processes, tell progress, keep silent connections alive."""
@@ -252,7 +266,7 @@ class EventHub:
             for listener in self._listeners:
                 if now - listener.heard_at >= KEEP_ALIVE_S and not listener.pending:
                     listener.heard_at = now
-                    listener.offer(b": alive\n\n")
+                    listener.offer(_ALIVE)
 
     def _tell_progress(self) -> None:
         """Progress is no durable event and has no id: who comes late asks for the task."""
@@ -263,10 +277,10 @@ class EventHub:
         self._told = steps
         for task_id, live in moved.items():
             shown = {"task_id": task_id, "phase": live.phase, "done": live.done, "total": live.total}
-            chunk = _lines(PROGRESS, shown | {"eta_s": None if live.eta_s is None else round(live.eta_s, 2)})
+            told = Told(_lines(PROGRESS, shown | {"eta_s": None if live.eta_s is None else round(live.eta_s, 2)}))
             for listener in self._listeners:
                 if listener.task_id in (None, task_id) and (not listener.types or PROGRESS in listener.types):
-                    listener.offer(chunk)
+                    listener.offer(told)
 
 
 class EventStream(Response):
