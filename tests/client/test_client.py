@@ -7,6 +7,7 @@ import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,6 +114,20 @@ def test_what_is_transient_is_sent_again_under_the_same_key() -> None:  # R1.9
     assert made["id"] == "t"
     assert len({request.headers["idempotency-key"] for request in seen}) == 1
     assert len(seen) == 4
+
+
+def test_as_long_as_the_service_asks_for_is_waited_before_the_next_try() -> None:  # R1.9
+    asked: list[float] = []
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            return httpx.Response(429, headers={"retry-after": "2"})
+        return httpx.Response(200, json=task())
+
+    run(answer, lambda client: client.task("t"))
+    # The client's own first pause is a quarter of a second at most.
+    assert asked[1] - asked[0] >= 2.0
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 501, 505])
