@@ -2,13 +2,15 @@
 
 A 512x512 portrait and a 1280x720 template (its analysis cached) speak the sample; each is rendered three times and the
 fastest counts. Beside it, in the same run, the very frames of the result are encoded once more and nothing else is
-done: the speed that no renderer could pass. Then ten seconds and ten minutes of speech, for memory.
+done: the speed that no renderer could pass. Then ten seconds and ten minutes of speech, for memory. With --write the
+figures replace those of docs/quality.md, with how busy the machine was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from app.render import registry
 from app.render.contract import Renderer, RenderJob, RenderResult
 from benchmarks import material
 from benchmarks.bare import Silent
+from evaluation.page import write_section
 
 ROUNDS = 3
 TARGETS = {"portrait 512x512": 100.0, "template 1280x720": 45.0}
@@ -54,9 +57,11 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--options", default="{}", help="options of warp as JSON")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/quality.md")
     parser.add_argument("--speech-seconds", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     options = json.loads(arguments.options)
+    load = os.getloadavg()[0]
     if arguments.speech_seconds is not None:
         print(peak_mb(arguments.speech_seconds, options))
         return
@@ -71,7 +76,27 @@ def main() -> None:
         show(row)
     short, long = (peak_in_child(seconds, arguments.options) for seconds in (SHORT_S, LONG_S))
     verdict = "flat" if long - short <= FLAT_MB else "GROWS"
-    print(f"memory: {short:.0f} MB at {SHORT_S} s of speech, {long:.0f} MB at {LONG_S} s: {verdict}")
+    memory = f"{short:.0f} MB at {SHORT_S} s of speech, {long:.0f} MB at {LONG_S} s: {verdict}"
+    print(f"memory: {memory}")
+    if arguments.write:
+        write_section("speed", page_section(rows, memory, load))
+
+
+def page_section(rows: list[Measured], memory: str, load: float) -> str:
+    """What docs/quality.md says; `load` is the load average before the first round."""
+    cores = len(os.sched_getaffinity(0))
+    lines = [
+        f"On {cores} cores, load average {load:.1f} before the run.",
+        "",
+        "| | end to end | target | encoding alone | share of it | processor time a frame, encoder included |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.name} | {row.fps:.0f} frames/s | {TARGETS[row.name]:.0f} | {row.encode_fps:.0f} frames/s "
+        f"| {row.fps / row.encode_fps:.0%} | {row.processor_ms:.1f} ms |"
+        for row in rows
+    ]
+    return "\n".join([*lines, "", f"Memory: {memory}."])
 
 
 def measure(
