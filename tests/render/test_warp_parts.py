@@ -16,6 +16,7 @@ from app.media.image import load_image
 from app.render.warp import points
 from app.render.warp.animation import Animator
 from app.render.warp.aperture import aperture, lower_side
+from app.render.warp.dentition import enamel
 from app.render.warp.field import SplitField, cubic_rows
 from app.render.warp.pose import fit_poses
 from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
@@ -119,6 +120,13 @@ def test_dark_skin_in_good_light_has_bright_teeth() -> None:
     plate = teeth_plate(seen, photo, 0)
     assert plate.dim == 1.0
     assert plate.rgba[:3, plate.rgba[3] > 0.9].mean() > 1.3 * plate.light.mean()
+
+
+@pytest.mark.parametrize("skin", [[240, 235, 215], [215, 195, 185], [200, 150, 125], [95, 65, 50]])
+def test_drawn_teeth_are_ivory_beside_any_skin(skin: list[int]) -> None:
+    red, green, blue = enamel(torch.tensor(skin).float()).tolist()
+    assert 0.85 < green / red < 0.97
+    assert blue < green
 
 
 def test_a_black_and_white_photo_stays_black_and_white(picture: Tensor) -> None:

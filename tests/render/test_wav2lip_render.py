@@ -35,6 +35,7 @@ from tests.render.scenes import (
     write_silence,
     write_template,
 )
+from tests.render.test_warp_covered import COVERED, FRAMES, microphone, passed_in_front
 
 CPU = torch.device("cpu")
 
@@ -162,6 +163,18 @@ def test_frames_without_a_face_go_through_untouched_and_are_counted(
     assert result.facts["frames_without_face"] == 6
     assert np.array_equal(made[8:], given[8:])
     assert not np.array_equal(made[:8], given[:8])
+
+
+def test_a_microphone_in_front_of_the_mouth_is_not_painted_over(
+    renderer: Wav2LipRenderer, recorder: type[RecordingWriter], picture: Tensor, tmp_path: Path
+) -> None:
+    source = passed_in_front(tmp_path / "covered.mp4", picture, microphone)
+    recorder.taken.clear()
+    result = render(renderer, source, write_silence(tmp_path / "a.wav", FRAMES / 25), tmp_path / "out")
+    made, given = recorder.take(), read_video(source).numpy()
+    changed = [not np.array_equal(one, other) for one, other in zip(made, given, strict=True)]
+    assert result.facts["frames_covered"] == len(COVERED)
+    assert changed == [number not in COVERED for number in range(FRAMES)]
 
 
 def test_a_source_without_a_face_fails_with_its_code(renderer: Wav2LipRenderer, tmp_path: Path, speech: Path) -> None:

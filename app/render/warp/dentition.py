@@ -49,11 +49,13 @@ def drawn_plate(lip: Tensor, scale: float, skin: Tensor, dim: float) -> Plate:
 def enamel(skin: Tensor) -> Tensor:
     """The colour [.., 3] of teeth in the light that falls on skin of colour [.., 3]: ivory, tinted and dimmed alike.
 
-    Dark skin in good light and light skin in dim light look alike in brightness; teeth are kept between the two.
+    Dark skin in good light and light skin in dim light look alike in brightness; teeth are kept between the two. Skin
+    that is paler than usual says nothing of the light: teeth do not turn green beside it.
     """
     mean = skin.mean(-1, keepdim=True)
     brightness = (mean * 0.55 + 85.0).clamp(60.0, 205.0)
     cast = (skin / mean.clamp_min(1.0) / skin.new_tensor(_WHITE_LIT_SKIN)).clamp(0.8, 1.25).sqrt()
+    cast = torch.minimum(cast, torch.stack([cast[..., 0], cast[..., 0], cast[..., 2]], -1))
     return brightness * cast * skin.new_tensor(_ENAMEL)
 
 

@@ -87,7 +87,7 @@ class Wav2LipRenderer(Renderer):
                 stages["analyse_face"] -= footage.seconds - waited
                 usual = min(_BATCH[self._device.type], _BATCH_PIXELS // (footage.width * footage.height))
                 batch = Batch(usual, job.batch_scale)
-                faceless = self._perform(job, options, footage, voice, track, count, batch, progress, stages)
+                faceless, covered = self._perform(job, options, footage, voice, track, count, batch, progress, stages)
             finally:
                 footage.close()
         stages["decode"] = footage.seconds
@@ -104,6 +104,7 @@ class Wav2LipRenderer(Renderer):
                 "face_at": face_at(track),
                 "moves": ["lower_face"],
                 "frames_without_face": faceless,
+                "frames_covered": covered,
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),
                 "batch": batch.size,
@@ -122,15 +123,16 @@ class Wav2LipRenderer(Renderer):
         batch: Batch,
         progress: Progress,
         stages: dict[str, float],
-    ) -> int:
-        """Render and write all frames; returns how many of them show no face and went through untouched."""
+    ) -> tuple[int, int]:
+        """Render and write all frames; returns how many of them show no face, and how many something in front of its
+        mouth: these went through untouched."""
         assert self._generator is not None
         with timed(stages, "render"):
             boxes = face_boxes(track.pixels, track.present, options.chin)
             still = footage.frame(0) if footage.still else None
             dubber = Dubber(self._generator, boxes, self._device, still)
         stages["encode_wait"] = 0.0
-        faceless = done = 0
+        faceless = covered = done = 0
         writer = VideoWriter(
             job.output_dir / OUTPUT_NAME,
             footage.width,
@@ -145,9 +147,10 @@ class Wav2LipRenderer(Renderer):
                 with timed(stages, "render"):
                     mel = voice.windows(done, len(frames), footage.rate)
                     at = torch.from_numpy(numbers)
-                    shown = track.present[at]
-                    which = shown.nonzero()[:, 0]
-                    faceless += len(frames) - len(which)
+                    shown, hidden = track.present[at], track.covered[at]
+                    which = (shown & ~hidden).nonzero()[:, 0]
+                    faceless += int((~shown).sum())
+                    covered += int(hidden.sum())
                     batch.over(len(which), partial(_dub, dubber, frames, which, at, mel))
                 with timed(stages, "encode_wait"):
                     writer.write(frames.numpy())
@@ -158,7 +161,7 @@ class Wav2LipRenderer(Renderer):
                 writer.close()
             progress.report(Phase.ENCODE, count, count)
         stages["encode"] = writer.encode_seconds
-        return faceless
+        return faceless, covered
 
 
 def _dub(dubber: Dubber, frames: Tensor, which: Tensor, numbers: Tensor, mel: Tensor, part: slice) -> None:
