@@ -60,12 +60,16 @@ async def read_limited(request: Request, limit: int, idle_s: float) -> bytes:
     return bytes(body)
 
 
-async def read_object(request: Request, limit: int, idle_s: float) -> dict[str, Any]:
-    """The body as a JSON object. Raises UNSUPPORTED_MEDIA_TYPE, REQUEST_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_INVALID."""
+async def read_object(request: Request, limit: int, idle_s: float, *, required: bool = True) -> dict[str, Any]:
+    """The body as a JSON object; where none is `required`, no body is an empty one.
+
+    Raises UNSUPPORTED_MEDIA_TYPE, REQUEST_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_INVALID.
+    """
     content_type = request.headers.get("content-type", "application/json")
     if not _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip()):
         raise ProblemError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, field="Content-Type")
-    return parse_object(await read_limited(request, limit, idle_s))
+    body = await read_limited(request, limit, idle_s)
+    return parse_object(body) if body or required else {}
 
 
 def parse_object(body: bytes, field: str | None = None) -> dict[str, Any]:

@@ -84,8 +84,8 @@ def _judged(name: str, task_id: str, task: TaskRecord | None, refuse_unfinished:
 
 
 def _refused(problems: Sequence[tuple[FieldError, TaskRecord | None]], deps: ApiDependencies) -> ProblemError:
-    """The answer: its code is that of the first field."""
-    first, task = problems[0]
+    """The answer: its code is that of the first field which waiting does not mend, if there is one."""
+    first, task = next((one for one in problems if one[0].code != ProblemCode.PREDECESSOR_UNFINISHED), problems[0])
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if task is not None:

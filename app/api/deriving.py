@@ -25,7 +25,9 @@ from app.api.submission import (
     metadata_errors,
     read_submission,
 )
-from app.store.records import Created, IdempotencyKey, TaskRecord
+from app.intake.resolve import Given
+from app.store.records import Created, IdempotencyKey, InputRef, TaskRecord
+from app.tasks.chain import task_named
 
 
 async def derive(request: Request, task_id: str, deps: ApiDependencies) -> Created:
@@ -77,10 +79,23 @@ async def _changed(old: TaskRecord, submission: Submission[DeriveRequest], deps:
         use_cache=body.cache is not False if "cache" in said else draft.use_cache,
         callback=await checked_callback(body.callback, deps) if "callback" in said else draft.callback,
         metadata=_merged(draft.metadata, body.metadata) if "metadata" in said else draft.metadata,
-        after=tuple(body.after) if "after" in said else draft.after,
+        after=tuple(body.after) if "after" in said else _still_needed(draft, submission),
         refuse_unfinished=body.if_unfinished == "refuse",
         derived_from=old.id,
     )
+
+
+def _still_needed(draft: Draft, submission: Submission[DeriveRequest]) -> tuple[str, ...]:
+    """The predecessors of the old task without those whose videos other inputs replace."""
+    inputs = {"source": draft.source, "audio": draft.audio}
+    replaced = {_made_by(given) for name, given in inputs.items() if submission.input(name)}
+    kept = {_made_by(given) for name, given in inputs.items() if not submission.input(name)}
+    return tuple(task_id for task_id in draft.after if task_id in kept or task_id not in replaced)
+
+
+def _made_by(given: Given) -> str | None:
+    """The task whose video an input of the old task is or was to be."""
+    return task_named(given.uri if isinstance(given, InputRef) else str(given))
 
 
 def _merged(old: Mapping[str, Any], patch: Mapping[str, Any] | None) -> dict[str, Any]:

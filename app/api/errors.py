@@ -75,8 +75,13 @@ def problem_of(error: Exception) -> Problem | None:
         case NoSuchPredecessor():
             return Problem.of(ProblemCode.PREDECESSOR_NOT_FOUND, str(error), task_id=error.task_id)
         case PredecessorFailed():
+            task = error.task
             return Problem.of(
-                ProblemCode.PREDECESSOR_FAILED, str(error), task_id=error.task.id, state=error.task.status.value
+                ProblemCode.PREDECESSOR_FAILED,
+                str(error),
+                task_id=task.id,
+                state=task.status.value,
+                error_code=(task.error or {}).get("code"),
             )
         case StoreUnavailable():
             return Problem.of(ProblemCode.STORE_UNAVAILABLE, headers={"Retry-After": str(STORE_RETRY_AFTER_S)})

@@ -118,7 +118,7 @@ PROBLEMS: dict[ProblemCode, ProblemRow] = {
     _P.PREDECESSOR_FAILED: ProblemRow(
         409,
         "The task that is to be waited for has ended without a result",
-        "It never will have one: try it again, and name the new task.",
+        "Make it anew (retry it if it failed, derive from it if it was cancelled), and name the new task.",
     ),
     _P.INPUTS_GONE: ProblemRow(
         410, "The inputs were removed", "They are kept for a limited time: send them again with POST /generate."

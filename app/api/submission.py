@@ -113,7 +113,8 @@ async def read_submission(request: Request, model: type[B], deps: ApiDependencie
     boundary = boundary_of(content_type)
     if boundary is not None:
         return await _read_multipart(request, model, boundary, deps)
-    fields = await read_object(request, deps.settings.max_json_bytes, deps.settings.body_idle_s)
+    settings, required = deps.settings, model is GenerateRequest
+    fields = await read_object(request, settings.max_json_bytes, settings.body_idle_s, required=required)
     return Submission(_validated(fields, {}, model, deps))
 
 

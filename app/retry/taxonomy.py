@@ -235,7 +235,8 @@ FAILURE_TABLE: dict[FailureCode, FailurePolicy] = {
     _C.PREDECESSOR_FAILED: _row(
         0, 0, tier=None, kills=False, suspect=False, breaker=False,
         message="A task that this one waited for has ended without a result.",
-        hint="Try that task again first, then this one: a retry of this one follows the newest retry of that one.",
+        hint="Retry that task first, then this one: it follows the newest retry. One that was cancelled cannot be "
+        "retried: derive from it, then from this one with the new task in its place.",
     ),
     _C.DEADLINE_EXCEEDED: _row(
         0, 0, tier=None, kills=True, suspect=False, breaker=False,

@@ -105,6 +105,9 @@ def test_unfinished_is_refused_where_that_is_asked_and_nothing_is_queued(api: Ap
     assert (body["retryable"], body["task_id"], body["state"]) == (True, first, "QUEUED")
     assert int(answer.headers["retry-after"]) == body["retry_after_s"] >= 1
     assert [error["field"] for error in body["errors"]] == ["source", "after.1"]
+    mixed = api.generate(source=f"task:{first}", after=["nobody"], if_unfinished="refuse")
+    assert problem(mixed, 422, "PREDECESSOR_NOT_FOUND", "after.0")["retryable"] is False  # Waiting would not help.
+    assert "retry-after" not in mixed.headers
     api.start(first)
     body = problem(api.generate(after=[first], if_unfinished="refuse"), 409, "PREDECESSOR_UNFINISHED", "after.0")
     assert body["state"] == "RUNNING"

@@ -161,6 +161,39 @@ def test_one_that_waits_for_others_gives_that_on(api: Api) -> None:
     assert (free.waits_for, free.after) == (None, ())
 
 
+def test_an_input_that_is_replaced_is_waited_for_no_more(api: Api, other_speech: Path) -> None:
+    first, other = api.submit()["id"], api.submit()["id"]
+    second = api.submit(source=f"task:{first}", after=[other])["id"]
+    assert made(api, second, source=api.upload(api.media.portrait)).waits_for == (other,)
+    assert made(api, second, source=f"task:{second}").waits_for == (second, other)
+    assert made(api, second, audio=api.upload(other_speech)).waits_for == (first, other)
+    both = api.submit(source=f"task:{first}", audio=f"task:{first}")["id"]
+    assert made(api, both, source=api.upload(api.media.portrait)).waits_for == (first,)
+
+
+def test_a_chain_behind_a_cancelled_task_is_made_anew(api: Api) -> None:
+    first = api.submit()["id"]
+    second = api.submit(source=f"task:{first}")["id"]
+    api.store.cancel(first)
+    while api.client.get(f"/tasks/{second}").json()["status"] == "QUEUED":
+        time.sleep(0.01)
+    problem(api.client.post(f"/tasks/{second}/retry"), 409, "PREDECESSOR_FAILED", "source")
+    again = made(api, first)
+    assert made(api, second, source=f"task:{again.id}").waits_for == (again.id,)
+
+
+def test_no_body_at_all_changes_nothing(api: Api) -> None:
+    old = record(api, api.finished(metadata={"order": 7}))
+    answer = api.client.post(f"/tasks/{old.id}/derive")
+    assert answer.status_code == 202, answer.text
+    new = record(api, answer.json()["id"])
+    assert (new.derived_from, new.source, new.audio, new.metadata) == (old.id, old.source, old.audio, {"order": 7})
+    described = api.client.get("/openapi.json").json()["paths"]
+    assert described["/tasks/{task_id}/derive"]["post"]["requestBody"]["required"] is False
+    assert described["/generate"]["post"]["requestBody"]["required"] is True
+    problem(api.client.post("/generate"), 422, "REQUEST_INVALID")
+
+
 def test_inputs_that_are_gone_are_told_unless_they_are_replaced(api: Api, other_speech: Path) -> None:
     old = record(api, api.finished())
     api.blobs.path(old.audio.sha256).unlink()

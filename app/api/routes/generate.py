@@ -26,12 +26,12 @@ make (`task:<id>`), once these have succeeded: the task waits until then."""
 _FILE = {"type": "string", "format": "binary"}
 
 
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
+def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """The body of a submission, for OpenAPI: routes read it by hand, since it comes in two forms."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     parts = {"source": _FILE, "audio": _FILE, "request": schema}
     return {
-        "required": True,
+        "required": required,
         "content": {
             "application/json": {"schema": schema},
             "multipart/form-data": {

@@ -151,7 +151,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         description="What is left out is as in that task, and its stored inputs are used. The new task names it in "
         "`derived_from`, and `links.derived` of it lists those that were made like that.",
         responses=problems(400, 404, 408, 409, 410, 413, 415, 422, 429, 507) | {202: ACCEPTED},
-        openapi_extra={"requestBody": body_of(DeriveRequest), "parameters": HEADERS},
+        openapi_extra={"requestBody": body_of(DeriveRequest, required=False), "parameters": HEADERS},
     )  # fmt: skip
     async def derive(request: Request, task_id: str) -> Response:
         if len(task_id) > MAX_ID:
