@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -27,7 +27,7 @@ def _timestamp(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
         aware = moment.tzinfo is not None
-        moment.timestamp()
+        moment.astimezone(UTC)  # the year 9999 ends earlier there than in the west: answers are in UTC
     except (ValueError, OverflowError):
         raise PydanticCustomError("date_time", "This is not a date and time such as 2026-01-31T12:00:00Z") from None
     if not aware:

@@ -152,6 +152,8 @@ class TestFields:
             ({"not_before": "2100-01-01T00:00:00"}, "not_before", "time_zone"),
             ({"not_before": 4102444800}, "not_before", "date_time"),
             ({"not_before": "99999-01-01T00:00:00Z"}, "not_before", "date_time"),
+            ({"not_before": "9999-12-31T23:59:59-12:00"}, "not_before", "date_time"),
+            ({"not_before": "0001-01-01T00:00:00+12:00"}, "not_before", "date_time"),
             ({"after": "task_1"}, "after", "list_type"),
             ({"after": [5]}, "after.0", "string_type"),
             ({"start_deadline_s": 0}, "start_deadline_s", "greater_than"),

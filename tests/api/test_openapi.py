@@ -193,6 +193,7 @@ def test_answers_of_a_request_that_lasts_are_as_described(case: schemathesis.Cas
 
 
 def test_every_operation_was_served(stock: Stock) -> None:
+    """The requests of the tests above reach what they are about. For this file as a whole."""
     served = {(method, route) for method, route, status, _ in stock.api.observed if status < 300}
     known = {(method.upper(), path) for path, item in schema.raw_schema["paths"].items() for method in item}
     assert known - served == set()

@@ -157,3 +157,46 @@ def test_any_upload_header(shared: Api, name: str, headers: dict[str, bytes]) ->
 )
 def test_bytes_on_the_wire(shared: Api, sent: bytes) -> None:
     assert shared.raw(sent).split(b" ")[1].startswith(b"4")
+
+
+ODD_NAMES = ["%00", "%ff%fe", "%ed%a0%80", "..%2f..", "%2e%2e", "a" * 5000, "9" * 40, "\N{BUG}"]
+ODD_QUERIES = [
+    "after=" + "9" * 18, "after=" + "9" * 40, "limit=" + "9" * 40, "cursor=" + "A" * 512, "cursor=%00",
+    "cursor=WzEuMCwiXHVkODAwIl0", "renderer=%00", "retry_of=%ed%a0%80", "type=%00", "status=%00",
+    "created_after=9999-12-31T23:59:59-12:00", "created_before=0001-01-01T00:00:00%2B14:00",
+]  # fmt: skip
+ODD_FIELDS: list[dict[str, Any]] = [
+    {"metadata": {"\0": "\0"}}, {"metadata": {"n": 10**400}}, {"request_id": "\0"}, {"renderer": "\0"},
+    {"deadline_s": 1e308}, {"deadline_s": 5e-324}, {"start_deadline_s": 1e-300}, {"priority": 1e300},
+    {"not_before": "9999-12-31T23:59:59Z", "deadline_s": 2_592_000}, {"not_before": "9999-12-31T23:59:59-12:00"},
+    {"not_before": "0001-01-01T00:00:00Z"}, {"after": ["\0"]}, {"after": ["x"] * 101}, {"options": {"\0": 1}},
+    {"source": "task:\0"}, {"source": "upload:\0"}, {"source": "file:///%00"}, {"source": "file://[/x"},
+    {"source": "http://\0/"}, {"source": "http://[::1"}, {"source": "http://a:99999999/"},
+    {"source": f"https://{'a' * 300}/"}, {"callback": {"url": "http://\0"}}, {"callback": {"url": "http://[::1"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_in_addresses(shared: Api, name: str) -> None:
+    for path in ("/tasks/{}", "/tasks/{}/events", "/tasks/{}/output", "/uploads/{}", "/tasks/x/deliveries/{}/replay"):
+        for method in ("GET", "HEAD", "POST", "PUT"):
+            assert shared.client.request(method, path.format(name)).status_code < 500
+
+
+@pytest.mark.parametrize("query", ODD_QUERIES)
+def test_odd_queries(shared: Api, query: str) -> None:
+    for path in ("/tasks", "/deliveries", "/events", "/tasks/x/events"):
+        with shared.client.stream("GET", f"{path}?{query}") as answer:
+            assert answer.status_code < 500
+
+
+@pytest.mark.parametrize("fields", ODD_FIELDS, ids=range(len(ODD_FIELDS)))
+def test_odd_fields_spoil_nothing_for_others(api: Api, fields: dict[str, Any]) -> None:
+    answer = api.client.post("/generate", json=api.inputs() | fields)
+    assert answer.status_code in (202, 422), answer.text
+    listed = api.client.get("/tasks")
+    assert listed.status_code == 200
+    for task in listed.json()["tasks"]:
+        assert api.client.get(task["links"]["self"]).status_code == 200
+        assert api.client.post(f"{task['links']['self']}/derive", json=fields).status_code in (202, 422)
+        assert api.client.post(task["links"]["cancel"]).status_code == 202
