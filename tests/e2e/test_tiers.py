@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_a_tier_past_its_time_limit_is_left_for_the_next(chain, portrait, speech
     service = chain({"slow": {"frame_s": 5.0}, "quick": WHOLE}, slow={"time_limit_s": "0.5"})
     task = service.until_ended(service.post(portrait, speech(0.5))["id"])
     assert (task["served_by"], task["attempts"][0]["error"]["code"]) == ("quick", "RENDER_TIMEOUT")
+
+
+def test_one_deadline_bounds_all_attempts_on_all_tiers(chain, portrait, speech):  # R0.6
+    late = broken("UPSTREAM_TIMEOUT") | {"frame_s": 0.1, "frame": 11}  # more than a second each, eight times in all
+    never = {"breaker": "{ failures = 1000, window = 1000, rate = 1.0 }"}
+    service = chain({"one": late, "two": late}, one=never, two=never)
+    deadline_s = 6.0
+    task = service.until_ended(service.post(portrait, speech(0.5), deadline_s=deadline_s)["id"])
+    assert (task["status"], task["error"]["code"]) == ("FAILED", "DEADLINE_EXCEEDED"), task["attempts"]
+    assert tiers_of(task)[:2] == ["one", "two"]
+    begin, end = (datetime.fromisoformat(task[name]) for name in ("created_at", "finished_at"))
+    assert deadline_s - 0.5 <= (end - begin).total_seconds() < deadline_s + 10, "what is over it is a kill and a commit"
 
 
 def test_three_failures_open_the_breaker_no_task_goes_there_and_it_survives_a_restart(  # R3.4
