@@ -59,7 +59,7 @@ bench: $(STAMP)  ## measure on this machine (minutes; not part of the tests)
 soak: $(STAMP)  ## every fault in every phase, long histories of the store, random requests, faults and kills (not part of the tests)
 	$(BIN)/python -m pytest tests/faults/test_every_fault.py --whole --timeout 900
 	$(BIN)/python -m pytest tests/store/test_machine.py tests/store/test_threads.py \
-	  tests/notify/test_no_notice_too_early.py tests/api/test_openapi.py --long --timeout 3600
+	  tests/notify/test_told_and_usable.py tests/api/test_openapi.py --long --timeout 3600
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 bench-dependability: $(STAMP)  ## measure recovery, cancellation and the queue (minutes; not part of the tests)

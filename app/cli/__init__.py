@@ -16,7 +16,7 @@ from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.render import render
 from app.cli.serve import serve
-from app.cli.submit import submit
+from app.cli.submit import derive, submit
 from app.cli.tasks import cancel, task, tasks
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def _root(
 app.command()(serve)
 app.command()(render)
 app.command()(submit)
+app.command()(derive)
 app.command()(batch)
 app.command()(tasks)
 app.command()(task)

@@ -78,7 +78,11 @@ class ServiceClient(AbstractContextManager["ServiceClient"]):
 
     def generate(self, request: Mapping[str, Any], key: str) -> dict[str, Any]:
         """`POST /generate` under an idempotency key, so that a repeated send makes one task."""
-        return self.request("POST", "/generate", json=dict(request), headers={"idempotency-key": key})
+        return self.submit("/generate", request, key)
+
+    def submit(self, path: str, request: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """A new task from any address that makes one, under an idempotency key."""
+        return self.request("POST", path, json=dict(request), headers={"idempotency-key": key})
 
     def task(self, task_id: str, wait_s: float = 0.0) -> tuple[dict[str, Any], float]:
         """The task, and after how many seconds the service says that asking again pays (0 = it did not say).

@@ -88,6 +88,8 @@ def _progress(one: Mapping[str, Any]) -> str:
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
     note = (one.get("error") or {}).get("code") or one.get("wait_reason") or ""
+    if one.get("waits_for"):
+        note = f"waits for {', '.join(one['waits_for'])}"
     return (one["id"], one["status"], _progress(one), str(one.get("created_at") or ""), str(note))
 
 

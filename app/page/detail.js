@@ -117,7 +117,10 @@ function factsOf(task) {
     ["Took", task.finished_at && seconds(between(task.created_at, task.finished_at))],
     ["Served by", task.served_by && task.served_by + (task.degraded ? " (a stopgap)" : "")],
     ["Video", out && `${seconds(out.duration_s)}, ${out.width} × ${out.height}, ${Math.round(out.fps * 100) / 100} pictures a second, ${bytes(out.bytes)}`],
-    ["Tries again", task.retry_of && { task: task.retry_of }],
+    ["Tries again", task.retry_of && { tasks: [task.retry_of] }],
+    ["Made from", task.derived_from && { tasks: [task.derived_from] }],
+    ["Comes after", task.after.length > 0 && { tasks: task.after }],
+    ["Waits for", task.waits_for.length > 0 && { tasks: task.waits_for }],
     ["Notices", task.links.deliveries && { path: task.links.deliveries }],
     ["As JSON", { path: task.links.self }],
   ].filter(([, value]) => value);
@@ -125,7 +128,7 @@ function factsOf(task) {
 
 function facts(list) {
   return h("dl", { className: "facts" }, list.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {},
-    value.task ? h("a", { href: `#/tasks/${value.task}` }, value.task)
+    value.tasks ? value.tasks.map((id) => h("p", {}, h("a", { href: `#/tasks/${id}` }, id)))
       : value.path ? h("a", { href: address(value.path), target: "_blank", rel: "noopener" }, "Open") : value))));
 }
 

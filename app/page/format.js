@@ -12,6 +12,8 @@ const PHASE_WORDS = {
 const WAIT_WORDS = {
   cancelling: "Cancelling",
   review: "A person decides",
+  predecessor: "Waits for another task",
+  inputs: "The other task's video is taken in",
   scheduled: "Starts later",
   retry_backoff: "Tries again soon",
   draining: "The service is stopping; it goes on after the restart",

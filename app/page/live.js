@@ -4,7 +4,7 @@
  */
 import { address, ask, getTask } from "./api.js";
 
-const CHANGES = ["queued", "running", "retry_wait", "review", "succeeded", "failed", "cancelled", "cancel_requested"];
+const CHANGES = ["queued", "running", "retry_wait", "review", "succeeded", "failed", "cancelled", "cancel_requested", "released"];
 const HIDDEN_MS = 60_000; // A page that nobody looks at gives its connection back: browsers grant six to a host.
 const REOPEN_MS = 10_000;
 const SAFETY_MS = 15_000; // Whatever happens to the stream, nothing shown is older than this.

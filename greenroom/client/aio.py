@@ -40,6 +40,8 @@ _SILENCE_S = 45.0
 _CHUNK = 256 * 1024
 
 T = TypeVar("T")
+Input = Path | str | Task
+"""A file to upload, an address, or a task for its video."""
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all (0: unknown)."""
 OnTask = Callable[[Task], None]
@@ -113,24 +115,43 @@ class AsyncClient:
 
     async def generate(
         self,
-        source: Path | str,
-        audio: Path | str,
+        source: Input,
+        audio: Input,
         *,
+        after: Sequence[Task | str] = (),
         idempotency_key: str | None = None,
         on_bytes: OnBytes | None = None,
         **fields: Any,
     ) -> Task:
-        """Submit a task: a `Path` is uploaded first, a text is an address (`upload:...`, `https://...`, `file://...`).
+        """Submit a task: a `Path` is uploaded first, a text is an address (`upload:...`, `https://...`, `file://...`),
+        a task stands for its video. It need not have finished: the new one waits for it, and for those in `after`.
 
         `fields` are those of `POST /generate` (options, renderer, priority, metadata ...). Without a key one is made,
         so that what is sent again after a lost answer is the same task. Raises `ApiError`, `ServiceUnreachable`.
         """
-        inputs = {"source": source, "audio": audio}
-        for name, given in inputs.items():
-            if isinstance(given, Path):
-                inputs[name] = (await self.upload(given, on_bytes=on_bytes))["uri"]
-        key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
-        return cast(Task, await self.request("POST", "/generate", json=inputs | fields, headers=key))
+        inputs = {"source": await self._address(source, on_bytes), "audio": await self._address(audio, on_bytes)}
+        order = inputs | ({"after": [_id(task) for task in after]} if after else {}) | fields
+        return await self._submit("/generate", order, idempotency_key)
+
+    async def derive(
+        self,
+        task: Task | str,
+        *,
+        source: Input | None = None,
+        audio: Input | None = None,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes | None = None,
+        **changes: Any,
+    ) -> Task:
+        """Make a new task from an old one with changes; what is left out is as in the old one, inputs included.
+
+        `changes` are fields of `POST /generate`; `options` and `metadata` are merged, None takes a member away or
+        stands for the default. Raises `ApiError` (INPUTS_GONE once an input was removed), `ServiceUnreachable`.
+        """
+        for name, given in (("source", source), ("audio", audio)):
+            if given is not None:
+                changes[name] = await self._address(given, on_bytes)
+        return await self._submit(f"/tasks/{_segment(_id(task))}/derive", changes, idempotency_key)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -239,6 +260,15 @@ class AsyncClient:
         return cast(dict[str, Any], (await self._call(once)).json())
 
     # -- how --------------------------------------------------------------------------------------------------------
+
+    async def _address(self, given: Input, on_bytes: OnBytes | None) -> str:
+        if isinstance(given, Path):
+            return (await self.upload(given, on_bytes=on_bytes))["uri"]
+        return given if isinstance(given, str) else f"task:{given['id']}"
+
+    async def _submit(self, path: str, order: Mapping[str, Any], idempotency_key: str | None) -> Task:
+        key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+        return cast(Task, await self.request("POST", path, json=dict(order), headers=key))
 
     async def _call(self, once: Callable[[], Awaitable[T]]) -> T:
         async def awaited() -> T:  # tenacity awaits coroutine functions only
@@ -361,6 +391,10 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after_s if isinstance(error, ApiError) else None
     return asked if asked is not None else _BACKOFF(state)
+
+
+def _id(task: Task | str) -> str:
+    return task if isinstance(task, str) else task["id"]
 
 
 def _segment(task_id: str) -> str:

@@ -50,6 +50,7 @@ class Task(TypedDict):
     wait_reason: str | None
     wait_until: str | None
     wait_cause: str | None
+    waits_for: list[str]
     attempts: list[dict[str, Any]] | None
     served_by: str | None
     degraded: bool
@@ -58,6 +59,9 @@ class Task(TypedDict):
     output: Output | None
     links: dict[str, str | None]
     trace_id: str | None
+    retry_of: str | None
+    derived_from: str | None
+    after: list[str]
     created_at: str
     started_at: str | None
     finished_at: str | None

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from greenroom.client.aio import ATTEMPTS, AsyncClient, OnBytes, OnTask
+from greenroom.client.aio import ATTEMPTS, AsyncClient, Input, OnBytes, OnTask
 from greenroom.client.models import Event, Task, Upload
 
 T = TypeVar("T")
@@ -72,16 +72,36 @@ class Client(AbstractContextManager["Client"]):
 
     def generate(
         self,
-        source: Path | str,
-        audio: Path | str,
+        source: Input,
+        audio: Input,
         *,
+        after: Sequence[Task | str] = (),
         idempotency_key: str | None = None,
         on_bytes: OnBytes | None = None,
         **fields: Any,
     ) -> Task:
         """Submit a task. See `AsyncClient.generate`."""
         return self._run(
-            lambda: self._client.generate(source, audio, idempotency_key=idempotency_key, on_bytes=on_bytes, **fields)
+            lambda: self._client.generate(
+                source, audio, after=after, idempotency_key=idempotency_key, on_bytes=on_bytes, **fields
+            )
+        )
+
+    def derive(
+        self,
+        task: Task | str,
+        *,
+        source: Input | None = None,
+        audio: Input | None = None,
+        idempotency_key: str | None = None,
+        on_bytes: OnBytes | None = None,
+        **changes: Any,
+    ) -> Task:
+        """Make a new task from an old one with changes. See `AsyncClient.derive`."""
+        return self._run(
+            lambda: self._client.derive(
+                task, source=source, audio=audio, idempotency_key=idempotency_key, on_bytes=on_bytes, **changes
+            )
         )
 
     def task(self, task_id: str, *, wait_s: float = 0.0) -> Task:

@@ -73,6 +73,27 @@ def test_the_same_key_makes_one_task_which_is_listed_and_cancelled(
     assert cli("cancel", first, *at).stdout == f"{first} had ended already\n"
 
 
+def test_a_task_follows_another_and_is_derived_from(cli: Cli, paused: ServiceProcess, short_speech: Path) -> None:
+    at = ("--url", paused.url)
+    first = cli("submit", PORTRAIT, short_speech, *at).stdout.strip()
+    done = cli("submit", f"task:{first}", short_speech, "--after", first, "--json", *at)
+    assert done.returncode == 0, done.stderr
+    second = json.loads(done.stdout)
+    assert (second["wait_reason"], second["waits_for"]) == ("predecessor", [first])
+    listed = cli("tasks", *at).stdout
+    assert f"waits for {first}" in listed
+    refused = cli("submit", f"task:{first}", short_speech, "--refuse-unfinished", *at)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "PREDECESSOR_UNFINISHED" in refused.stderr
+    done = cli("derive", first, "--audio", short_speech, "--option", "crop=face", "--priority", "9", "--json", *at)
+    assert done.returncode == 0, done.stderr
+    derived = json.loads(done.stdout)
+    assert derived["derived_from"] == first
+    assert cli("derive", "none", *at).returncode == 1
+    for task_id in (derived["id"], second["id"], first):
+        cli("cancel", task_id, *at)
+
+
 def test_what_the_service_refuses_is_told_in_its_words(cli: Cli, service: ServiceProcess, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"RIFF of nothing")
     done = cli("submit", PORTRAIT, "broken.wav", "--url", service.url)

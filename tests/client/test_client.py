@@ -63,6 +63,24 @@ def test_a_photo_and_a_voice_go_in_and_a_video_comes_out(api: Api, tmp_path: Pat
     assert [path for path in tmp_path.iterdir() if path.is_file()] == [video]
 
 
+def test_tasks_follow_each_other_and_are_derived_from(api: Api) -> None:
+    with Client(api.url) as client:
+        first = client.generate(api.media.portrait, api.media.speech)
+        second = client.generate(first, api.media.speech, after=[first, first["id"]])
+        assert (second["wait_reason"], second["waits_for"]) == ("predecessor", [first["id"]])
+        with pytest.raises(ApiError) as refused:
+            client.generate(f"task:{first['id']}", api.media.speech, if_unfinished="refuse")
+        assert (refused.value.status, refused.value.code) == (409, "PREDECESSOR_UNFINISHED")
+        assert not refused.value.is_transient, "whoever wants to be refused is told at once"
+        derived = client.derive(first, audio=api.media.video, options={"strength": 0.5}, priority=9)
+        again = [client.derive(first["id"], source=first, idempotency_key="one")["id"] for _ in range(2)]
+        assert again[0] == again[1]
+        assert derived["derived_from"] == first["id"]
+        assert {task["id"] for task in client.tasks(derived_from=first["id"])} == {derived["id"], again[0]}
+        with pytest.raises(ApiError, match="TASK_NOT_FOUND"):
+            client.derive("none")
+
+
 def test_a_failed_task_is_an_error_that_says_why(api: Api) -> None:
     with Client(api.url) as client:
         queued = client.generate(api.media.portrait, api.media.speech)

@@ -17,7 +17,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
-@pytest.mark.parametrize(("index", "video"), [(0, "talking.mp4"), (1, "speech.mp4")])
+@pytest.mark.parametrize(("index", "video"), [(0, "talking.mp4"), (1, "derived.mp4"), (2, "speech.mp4")])
 def test_an_example_makes_a_video(
     serve: Any, tmp_path: Path, portrait: Path, speech: Any, index: int, video: str
 ) -> None:

@@ -370,6 +370,29 @@ def test_what_callers_supplied_is_shown_as_text(opened, service, portrait, voice
     assert page.locator("#detail img, #task-table img").count() == 0
 
 
+def test_a_task_that_waits_says_for_which_and_leads_there(opened, service, portrait, voice):
+    service.http.post("/queue/pause")
+    try:
+        first = service.post(portrait, voice, metadata={"title": "The first"})["id"]
+        face = service.http.post("/uploads", content=portrait.read_bytes(), params={"name": "face.png"}).json()["uri"]
+        order = {"source": face, "audio": f"task:{first}", "metadata": {"title": "The second"}}
+        second = service.http.post("/generate", json=order).json()["id"]
+        derived = service.http.post(f"/tasks/{first}/derive", json={"metadata": {"title": "Made of it"}}).json()["id"]
+        page = opened(f"tasks/{second}")
+        detail = page.locator("#detail")
+        expect(detail).to_contain_text("Waits for another task")
+        detail.get_by_role("link", name=first).first.click()
+        expect(page.locator("#detail h2")).to_have_text("The first")
+        page = opened(f"tasks/{derived}")
+        expect(detail.get_by_role("link", name=first)).to_have_count(1)
+        for task_id in (first, derived):
+            service.http.post(f"/tasks/{task_id}/cancel")
+        page = opened(f"tasks/{second}")
+        expect(detail).to_contain_text("PREDECESSOR_FAILED")
+    finally:
+        service.http.post("/queue/resume")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("view", ["create", "tasks", "review", "service"])
 def test_nothing_is_wider_than_a_phone_and_texts_have_contrast(browser, service, view, scheme):
