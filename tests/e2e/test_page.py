@@ -371,6 +371,7 @@ def test_what_callers_supplied_is_shown_as_text(opened, service, portrait, voice
 
 
 def test_a_task_that_waits_says_for_which_and_leads_there(opened, service, portrait, voice):
+    page = opened("tasks")
     service.http.post("/queue/pause")
     try:
         first = service.post(portrait, voice, metadata={"title": "The first"})["id"]
@@ -378,16 +379,16 @@ def test_a_task_that_waits_says_for_which_and_leads_there(opened, service, portr
         order = {"source": face, "audio": f"task:{first}", "metadata": {"title": "The second"}}
         second = service.http.post("/generate", json=order).json()["id"]
         derived = service.http.post(f"/tasks/{first}/derive", json={"metadata": {"title": "Made of it"}}).json()["id"]
-        page = opened(f"tasks/{second}")
+        page.evaluate("id => location.hash = `#/tasks/${id}`", second)
         detail = page.locator("#detail")
         expect(detail).to_contain_text("Waits for another task")
         detail.get_by_role("link", name=first).first.click()
         expect(page.locator("#detail h2")).to_have_text("The first")
-        page = opened(f"tasks/{derived}")
+        page.evaluate("id => location.hash = `#/tasks/${id}`", derived)
         expect(detail.get_by_role("link", name=first)).to_have_count(1)
         for task_id in (first, derived):
             service.http.post(f"/tasks/{task_id}/cancel")
-        page = opened(f"tasks/{second}")
+        page.evaluate("id => location.hash = `#/tasks/${id}`", second)
         expect(detail).to_contain_text("PREDECESSOR_FAILED")
     finally:
         service.http.post("/queue/resume")
