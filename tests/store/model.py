@@ -37,6 +37,11 @@ class Expected:
     flagged: bool = False
     finished_at: float = 0.0
     result_removed: bool = False
+    priority: int = 5
+    not_before: float | None = None
+    after: tuple[str, ...] = ()
+    chained: bool = False
+    """It waits for those in `after`, until it is released."""
     history: list[Status] = field(default_factory=lambda: [Status.QUEUED])
 
     @property
@@ -55,6 +60,7 @@ class Expected:
         self.history.append(status)
         if status.is_terminal:
             self.finished_at = now
+            self.chained = False
 
     def wait(self, status: Status, now: float, until: float | None = None) -> None:
         self.due_at = until if until is not None and until > now else None
@@ -87,8 +93,9 @@ class Model:
         start_by: float | None = None,
         end_by: float | None = None,
         callback: bool = False,
+        after: tuple[str, ...] = (),
     ) -> None:
-        later = not_before is not None and not_before > now
+        later = not_before is not None and not_before > now and not after
         limits = [at for at in (start_by, end_by) if at is not None]
         self.tasks[task_id] = Expected(
             rank(max(now, not_before or now), priority),
@@ -96,7 +103,40 @@ class Model:
             min(limits, default=None),
             end_by,
             callback,
+            priority=priority,
+            not_before=not_before,
+            after=after,
+            chained=bool(after),
         )
+
+    def unfinished(self, after: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that have not succeeded."""
+        return tuple(task_id for task_id in after if self.tasks[task_id].status is not Status.SUCCEEDED)
+
+    def release(self, now: float) -> set[str]:
+        ids = {i for i, task in self.tasks.items() if task.chained and not self.unfinished(task.after)}
+        for task in (self.tasks[task_id] for task_id in ids):
+            base = max(now, task.not_before or now)
+            task.chained = False
+            task.rank = rank(base, task.priority)
+            task.due_at = base if base > now else None
+        return ids
+
+    def break_chains(self, now: float) -> set[str]:
+        broken: set[str] = set()
+        bad = (Status.FAILED, Status.CANCELLED)
+        while more := {
+            task_id
+            for task_id, task in self.tasks.items()
+            if task.chained and any(self.tasks[one].status in bad for one in task.after)
+        }:
+            for task_id in more:
+                self.tasks[task_id].go(Status.FAILED, now)
+            broken |= more
+        return broken
+
+    def _needed(self) -> set[str]:
+        return {task_id for task in self.tasks.values() if task.chained for task_id in task.after}
 
     def look_up(self, name: str, body: str, now: float) -> Answer:
         """What a create with this key has to answer."""
@@ -130,7 +170,7 @@ class Model:
         ready = [
             (expected.rank, task_id)
             for task_id, expected in self.tasks.items()
-            if expected.waits and expected.due_at is None and not expected.late(now)
+            if expected.waits and expected.due_at is None and not expected.chained and not expected.late(now)
         ]
         if not ready:
             return None
@@ -185,13 +225,13 @@ class Model:
             task_id
             for task_id, task in self.tasks.items()
             if task.status is Status.SUCCEEDED and not task.result_removed and task.finished_at <= before
-        }
+        } - self._needed()
         for task_id in old:
             self.tasks[task_id].result_removed = True
         return old
 
     def purge(self, before: float, now: float) -> set[str]:
-        kept = {known.task_id for known in self.keys.values() if known.expires_at > now}
+        kept = {known.task_id for known in self.keys.values() if known.expires_at > now} | self._needed()
         old = {
             task_id
             for task_id, task in self.tasks.items()
@@ -214,6 +254,9 @@ class Model:
 
     def scheduled(self, now: float) -> int:
         return sum(task.due_at is not None and task.due_at > now for task in self._waiting())
+
+    def chained(self) -> int:
+        return sum(task.chained for task in self._waiting())
 
     def waiting(self) -> int:
         return sum(1 for _ in self._waiting())

@@ -21,16 +21,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.store.interface import IdempotencyConflict, StaleClaim
-from app.store.records import Callback, Claim, TaskFilter, TaskRecord
+from app.store.interface import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StaleClaim
+from app.store.records import Callback, Claim, Release, TaskFilter, TaskRecord
 from app.tasks.notices import NOTICES
+from app.tasks.replay import CANCEL_REQUESTED, RELEASED
+from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import ERROR, Clock, assert_consistent, claim, key, new_task, run, succeed
 from tests.store.model import KEY_TTL_S, LEASE_S, Model
 
 NODES = st.sampled_from((0, 1))
 WRITES = ("renew", "succeed", "retry", "retry", "requeue", "fail", "cancel")
-SWEEPS = ("rescue", "expire", "take_back", "keys", "results", "purge")
+SWEEPS = ("rescue", "expire", "take_back", "keys", "results", "purge", "release", "release", "break")
 DELAYS = (0, 0.25, 5, 40)
 AGES = (0, 5, 40, 120)
 STEPS = (0.25, 0.25, 1.0, 5.0, 31.0)
@@ -81,7 +83,8 @@ class StoreMachine(RuleBasedStateMachine):
         store = self.nodes[0].store
         assert_consistent(store, purged=self.purged)
         for task_id, expected in self.model.tasks.items():
-            statuses = [event.status for event in store.events(task_id) if event.type != "task.cancel_requested"]
+            aside = (CANCEL_REQUESTED, RELEASED)
+            statuses = [event.status for event in store.events(task_id) if event.type not in aside]
             assert statuses == expected.history
             told = [notice.event_id for notice in run(store.outbox.adeliveries(task_id))]
             changes = [event.id for event in store.events(task_id) if event.type in NOTICES]
@@ -110,6 +113,30 @@ class StoreMachine(RuleBasedStateMachine):
             )
         ).task
         self.model.create(task.id, now, priority, not_before, start_by, end_by, callback)
+
+    @rule(node=NODES, order=ORDERS, which=st.lists(st.integers(0, 6), min_size=1, max_size=3, unique=True))
+    def follow(self, node: int, order: Order, which: list[int]) -> None:
+        """A task that waits for others: whatever these are by now, known or not."""
+        priority, delay, start_in, end_in = order
+        store, now = self.nodes[node].store, self.nodes[node].clock.now
+        ids = [*self.model.tasks, "task_unknown"]
+        after = tuple(dict.fromkeys(ids[-1 - number % len(ids)] for number in which))
+        not_before, start_by, end_by = (None if wait is None else now + wait for wait in (delay, start_in, end_in))
+        wanted = new_task(
+            priority=priority,
+            not_before=not_before,
+            start_deadline_at=start_by,
+            deadline_at=end_by,
+            after=after,
+            waits_for=after,
+        )
+        ended = [self.model.tasks[one].status for one in after if one in self.model.tasks]
+        if "task_unknown" in after or Status.FAILED in ended or Status.CANCELLED in ended:
+            with pytest.raises((NoSuchPredecessor, PredecessorFailed)):
+                store.create(wanted)
+            return
+        task = store.create(wanted).task
+        self.model.create(task.id, now, priority, not_before, start_by, end_by, after=after)
 
     @rule(node=NODES, name=st.sampled_from("ab"), body=st.sampled_from("xy"))
     def create_with_key(self, node: int, name: str, body: str) -> None:
@@ -232,6 +259,12 @@ class StoreMachine(RuleBasedStateMachine):
                 touched, wanted = store.take_back(name), self.model.take_back(name, now)
             case "results":
                 touched, wanted = store.expire_results(now - age), self.model.expire_results(now - age)
+            case "release":
+                ready = run(store.areleasable(1000))
+                released = [run(store.arelease(task.id, Release(task.source, task.audio, ()))) for task in ready]
+                touched, wanted = [task for task in released if task is not None], self.model.release(now)
+            case "break":
+                touched, wanted = run(store.abreak_chains()), self.model.break_chains(now)
             case "purge":
                 touched, wanted = store.purge_tasks(now - age), self.model.purge(now - age, now)
                 self.purged = self.purged or bool(wanted)
@@ -253,12 +286,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert (task.status, task.attempt, task.retries) == (expected.status, expected.attempt, expected.retries)
             assert (task.lease_owner, task.lease_expires_at) == expected.lease
             assert (task.result_removed_at is not None) == expected.result_removed
+            waits_for = self.model.unfinished(expected.after) if expected.chained else None
+            assert task.waits_for == waits_for
             if task.status.is_terminal:
                 ended = replace(task, result_removed_at=None)
                 assert self.final.setdefault(task.id, ended) == ended
         stats = node.store.queue()
         assert stats.scheduled == self.model.scheduled(node.clock.now)
-        assert stats.runnable == self.model.waiting() - stats.scheduled
+        assert stats.chained == self.model.chained()
+        assert stats.runnable == self.model.waiting() - stats.scheduled - stats.chained
         assert node.store.next_due() == self.model.next_due()
 
 
@@ -287,13 +323,17 @@ def test_a_long_busy_history_agrees_with_the_model(store_factory: StoreFactory, 
     StoreMachine.factory = store_factory
     machine = StoreMachine()
     weights = {"create": 14, "key": 3, "cancel": 3, "pause": 2, "time": 14, "jump": 1, "restart": 1, "claim": 24}
-    weights |= {"write": 40, "sweep": 6}
+    weights |= {"write": 40, "sweep": 10, "follow": 5}
     for _ in range(2000 if long else 300):
         node = chance.choice((0, 1))
         match chance.choices(list(weights), list(weights.values()))[0]:
             case "create":
                 delay, start_in, end_in = (chance.randint(1, 90) if chance.random() < 0.2 else None for _ in range(3))
                 machine.create(node, (chance.randint(0, 9), delay, start_in, end_in))
+            case "follow":
+                delay, start_in, end_in = (chance.randint(1, 90) if chance.random() < 0.2 else None for _ in range(3))
+                which = chance.sample(range(12), chance.choice([1, 1, 2, 3]))
+                machine.follow(node, (chance.randint(0, 9), delay, start_in, end_in), which)
             case "key":
                 machine.create_with_key(node, chance.choice("ab"), chance.choice("xy"))
             case "cancel":
