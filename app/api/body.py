@@ -122,7 +122,7 @@ def _path_to_duplicate(value: Any) -> tuple[str, ...] | None:
 
 
 def _not_json(field: str | None, detail: str, reason: str) -> ProblemError:
-    hint = 'Send one JSON object in UTF-8, such as {"source": "...", "audio": "..."}.'
+    hint = "Send one JSON object in UTF-8; /docs has an example for this address."
     return invalid_request([FieldError(field, ProblemCode.REQUEST_INVALID, reason, detail, hint)])
 
 

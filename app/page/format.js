@@ -15,6 +15,7 @@ const WAIT_WORDS = {
   predecessor: "Waits for another task",
   inputs: "The other task's video is taken in",
   scheduled: "Starts later",
+  twin: "The same is being made already",
   retry_backoff: "Tries again soon",
   draining: "The service is stopping; it goes on after the restart",
   paused: "The queue is paused",

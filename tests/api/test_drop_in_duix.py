@@ -167,7 +167,7 @@ def test_how_callers_name_their_files(api, folder, name):
         ({"video_url": "link.mp4"}, "video_url: The path is not below"),
         ({"watermark_switch": 1}, "watermark"),
         ({"digital_auth": "1"}, "digital_auth"),
-        ({"chaofen": 1}, "chaofen: There is no such field"),
+        ({"chaofen": 1}, "chaofen: No renderer of this service sharpens faces. Send 0."),
     ],
 )
 def test_what_is_wrong_is_10002_in_words_and_makes_no_task(api, folder, fields, words):

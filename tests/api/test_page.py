@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
 
+from app.api.resource import TaskResource
 from app.api.routes.page import MEDIA_TYPES, POLICY, read_assets
 from tests.api.kit import Api, problem
 
@@ -96,3 +98,11 @@ def test_every_error_of_the_form_has_a_place_that_its_control_names() -> None:
         assert set(named.split()) <= ids, named
     for control in re.findall(r'<label[^>]* for="([^"]+)"', markup):
         assert control in ids
+
+
+def test_every_reason_to_wait_has_words_of_its_own() -> None:
+    documented = inspect.getsource(TaskResource).partition("wait_reason: ")[2].split('"""')[1]
+    reasons = set(re.findall(r"`([a-z_]+)`", documented)) - {"waits_for"}
+    spoken = text("format.js").partition("const WAIT_WORDS = {")[2].partition("};")[0]
+    # Of a task that waits for its turn the place in the queue is told.
+    assert set(re.findall(r"^  ([a-z_]+):", spoken, flags=re.M)) == reasons - {"slot"}

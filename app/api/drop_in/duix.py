@@ -26,7 +26,7 @@ from app.api.errors import problem_of
 from app.api.holding import Holding
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
-from app.api.problems import Problem
+from app.api.problems import Problem, ProblemError
 from app.api.resource import task_resource, waiting
 from app.api.submission import Submission, check_options, fallback_of, ordered
 from app.store.records import Artifact, IdempotencyKey, TaskRecord
@@ -130,7 +130,10 @@ class _Desk:
                 "metadata": {"duix_code": code, **options},
             }
         )
-        check_options(None, fallback_of(asked), asked.options, deps)
+        try:
+            check_options(None, fallback_of(asked), asked.options, deps)
+        except ProblemError:
+            raise _Refused(BAD_PARAMETER, "chaofen: No renderer of this service sharpens faces. Send 0.") from None
         key = self._key(code)
         earlier = await deps.store.afind_replay(key)
         if earlier is None:
