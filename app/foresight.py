@@ -138,6 +138,8 @@ class Foresight:
             until_s = None if until is None else until - now
             if reason == "predecessor":
                 until_s = self._last_of(task.waits_for or (), now)
+                if until_s is not None and task.not_before is not None:
+                    until_s = max(until_s, task.not_before - now)
             outlook = foresee(
                 reason,
                 until_s=until_s,

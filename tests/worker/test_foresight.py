@@ -153,6 +153,11 @@ def test_who_waits_for_others_is_told_when_the_last_of_them_ends(bench, submit):
     assert told.eta_s is not None
     assert told.wait_s is not None
     assert told.eta_s > told.wait_s
+    later = foresight.outlook(replace(follower, not_before=time.time() + 900), reason="predecessor")
+    assert later.wait_s == pytest.approx(900, abs=5)  # It waits for both.
+    assert later.again_s >= 895
+    past = foresight.outlook(replace(follower, not_before=time.time() - 9), reason="predecessor")
+    assert past.wait_s == pytest.approx(told.wait_s, abs=1)
     nobody_knows = replace(follower, waits_for=(first.id, "task_unknown"))
     assert foresight.outlook(nobody_knows, reason="predecessor").eta_s is None
     without_speech = replace(follower, audio=replace(first.audio, media={}))
