@@ -95,7 +95,7 @@ def main(wanted: Sequence[str], every_voice: bool, seconds: float | None) -> Non
             print(*spoken[-2:], untouched[-1], sep="\n", flush=True)
             if not wanted:
                 write_section("picture", report(spoken, untouched, dubbed, seconds))
-                sheets.save(ROOT / "docs" / "img" / "speaking.jpg", sheets.stacked(moments, [], 150))
+                sheets.save(ROOT / "docs" / "img" / "speaking.jpg", sheets.stacked(moments, [], 120))
 
 
 def measured(studio: Studio, face: str, voice: str, frames: Tensor, heard: Voice) -> Spoken:
