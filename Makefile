@@ -81,7 +81,7 @@ eval-gate: $(STAMP)  ## calibrate the quality gate: render, break and judge vide
 	$(BIN)/python -m evaluation.gate $(ARGS)
 
 eval-speech:  ## measure the speech network for docs/quality.md (takes what training/README.md tells)
-	$(SPEECH_PYTHON) training/eval_articulation.py --hama $(ARGS)
+	$(SPEECH_PYTHON) training/eval_articulation.py $(ARGS)
 
 clean:  ## remove the environment and everything that tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

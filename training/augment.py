@@ -15,6 +15,9 @@ at rest."""
 _BACKGROUNDS = {"none": 0.25, "noise": 0.35, "hum": 0.15, "breath": 0.1, "music": 0.15}
 """Share of examples by what is heard beside the speech; a quarter of those with something also have noise."""
 
+_RECORDED_SHARE = 0.8
+"""Share of the music that is recorded, where there is any."""
+
 _TEMPO = (0.85, 1.25)
 """Range by which speech is played slower or faster, voice and tract with it: from larger heads to children's."""
 
@@ -22,9 +25,12 @@ _TEMPO = (0.85, 1.25)
 class Augmenter:
     """Draws from one random generator; used by one thread."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, recorded_music: Tensor | None = None) -> None:
+        """recorded_music: [samples] of unit level, heard in most of the examples with music; without it, all of them
+        have made-up music."""
         self._rng = torch.Generator().manual_seed(seed)
         self._music = _music(60 * RATE, self._rng)
+        self._recorded_music = recorded_music
 
     def tempo(self) -> float:
         """A factor of speed, of which the example's source has to be so much longer."""
@@ -63,8 +69,10 @@ class Augmenter:
         if kind == "breath":
             background += self._breath(length) * 10 ** (-self._uniform(3, 35) / 20)
         if kind == "music":
-            begin = int(self._uniform(0, len(self._music) - length))
-            background += self._music[begin : begin + length] * 10 ** (-self._uniform(5, 35) / 20)
+            recorded = self._recorded_music is not None and self._chance(_RECORDED_SHARE)
+            bed = self._recorded_music if recorded else self._music
+            begin = int(self._uniform(0, len(bed) - length))
+            background += bed[begin : begin + length] * 10 ** (-self._uniform(5, 35) / 20)
         return background
 
     def _hum(self, length: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The training corpus: minutes of speech by many voices, with the articulation that it should yield."""
 
 import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def training_takes(folder: Path, seed: int, share: float = 1.0) -> list[Take]:
     return takes
 
 
-def tuning_takes(folder: Path, seed: int) -> list[Take]:
+def tuning_takes(folder: Path, seed: int, share: float = 1.0) -> list[Take]:
     """New speech by voices of training, to set a threshold on."""
     speakers = {
         **{f"espeak-{language}": _espeak_speaker(language, _ESPEAK_VARIANTS) for language in ("en-us", "cmn", "de")},
@@ -99,26 +100,37 @@ def tuning_takes(folder: Path, seed: int) -> list[Take]:
         "flite-slt": _flite_speaker("slt"),
         "piper-joe": _piper_speaker(),
     }
-    return [_kept(folder, f"tuning-{name}", speak, _HELD_OUT_MINUTES, seed) for name, speak in speakers.items()]
+    minutes = _HELD_OUT_MINUTES * share
+    return [_kept(folder, f"tuning-{name}", speak, minutes, seed) for name, speak in speakers.items()]
 
 
-def held_out_takes(folder: Path, seed: int) -> list[Take]:
+def held_out_takes(folder: Path, seed: int, share: float = 1.0) -> list[Take]:
     """Voices, and languages, that training never hears."""
     languages = [*HELD_OUT_BESIDE, *HELD_OUT_LANGUAGES]
     speakers = {f"espeak-{language}": _espeak_speaker(language, HELD_OUT_VARIANTS) for language in languages}
     speakers["flite-awb"] = _flite_speaker("awb")
-    takes = [_kept(folder, f"held-out-{name}", speak, _HELD_OUT_MINUTES, seed) for name, speak in speakers.items()]
+    minutes = _HELD_OUT_MINUTES * share
+    takes = [_kept(folder, f"held-out-{name}", speak, minutes, seed) for name, speak in speakers.items()]
     for language in ("cmn", "en"):
         speak = _kokoro_speaker(language, (HELD_OUT_SPEAKER,))
-        takes.append(_kept(folder, f"held-out-kokoro-{language}", speak, _HELD_OUT_KOKORO_MINUTES, seed))
+        takes.append(_kept(folder, f"held-out-kokoro-{language}", speak, _HELD_OUT_KOKORO_MINUTES * share, seed))
     return takes
 
 
 def recorded_takes() -> list[Take]:
-    """Real recordings, timed by pocketsphinx; never trained on."""
-    rng = random.Random(1)
+    """Real recordings, timed by pocketsphinx; never trained on, and nothing was chosen on them."""
     readings = [_take(f"librivox-{name[-4:]}", spoken) for name, spoken in librivox()]
-    return [*readings, _take("recorded-en", _in_a_row((spoken for _, spoken in prompts("en")), rng))]
+    return [*readings, _prompts_take("recorded-en", chosen_on=False)]
+
+
+def chosen_on_takes() -> list[Take]:
+    """The half of the recorded prompts on which what follows training was chosen; never trained on."""
+    return [_prompts_take("recorded-en-chosen-on", chosen_on=True)]
+
+
+def _prompts_take(name: str, chosen_on: bool) -> Take:
+    spoken = (spoken for title, spoken in prompts("en") if (zlib.crc32(title.encode()) % 2 == 0) is chosen_on)
+    return _take(name, _in_a_row(spoken, random.Random(1)))
 
 
 def _kokoro_speaker(language: str, speakers: tuple[str, ...]) -> Callable[[random.Random], Spoken]:

@@ -1,6 +1,7 @@
 """Sounds that are no speech, to judge the network with; made otherwise than those it was trained with."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,15 @@ def _breathing(length: int, rng: np.random.Generator) -> Sound:
 def _music(length: int) -> Sound:
     """An equal part of each of the recordings, one after another, and from the first again where all of them together
     are shorter. Raises FileNotFoundError without them."""
+    recordings = _recordings()
+    share = -(-length // len(recordings))
+    pieces = [recording[5 * RATE :][:share].astype(np.float64) for recording in recordings]
+    return np.resize(np.concatenate([piece / max(piece.std(), 1.0) for piece in pieces]), length)
+
+
+@cache
+def _recordings() -> list[npt.NDArray[np.int16]]:
     paths = sorted(MUSIC.glob("**/*.g722"))
     if not paths:
         raise FileNotFoundError(f"no music in {MUSIC}: install Debian's asterisk-moh-opsound-g722")
-    share = -(-length // len(paths))
-    pieces = [read_g722(path)[5 * RATE :][:share].astype(np.float64) for path in paths]
-    return np.resize(np.concatenate([piece / max(piece.std(), 1.0) for piece in pieces]), length)
+    return [read_g722(path) for path in paths]

@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from corpus import HELD_OUT_BESIDE, HELD_OUT_LANGUAGES, Take, held_out_takes, recorded_takes
+from corpus import HELD_OUT_BESIDE, HELD_OUT_LANGUAGES, Take, chosen_on_takes, held_out_takes, recorded_takes
 from disturbances import NAMES, disturbance
 from peers import hama_scores
 from scores import (
@@ -66,19 +66,25 @@ def main() -> None:
     def analyse(audio: npt.NDArray[np.int16]) -> FloatArray:
         return np.concatenate(list(analyser.analyse([audio.astype(np.float32) / 32768])))
 
-    groups = {"recorded": recorded_takes(), "synthetic": held_out_takes(chosen.corpus, chosen.seed)}
+    groups = {
+        "recorded": recorded_takes(),
+        "chosen_on": chosen_on_takes(),
+        "synthetic": held_out_takes(chosen.corpus, chosen.seed),
+    }
     figures: dict[str, Any] = {"weights_bytes": WEIGHTS.stat().st_size}
     for kind, takes in groups.items():
         figures[kind] = _measured(takes, analyse)
-        figures[f"{kind}_with_noise"] = _measured([_disturbed(take, "white noise") for take in takes], analyse)
-    everyone = [take for takes in groups.values() for take in takes]
+    for kind in ("recorded", "synthetic"):
+        noisy = [_disturbed(take, "white noise") for take in groups[kind]]
+        figures[f"{kind}_with_noise"] = _measured(noisy, analyse)
     figures["pauses"] = {
-        name: _rest_in_pauses([_disturbed(take, name) for take in everyone], analyse) for name in ("nothing", *NAMES)
+        name: _rest_in_pauses([_disturbed(take, name) for take in groups["recorded"]], analyse)
+        for name in ("nothing", *NAMES)
     }
     figures["without_speech"] = {name: _unrest(analyse(sound)) for name, sound in _speechless().items()}
     figures["real_time_factor"] = round(_real_time_factor(analyse), 4)
     if chosen.hama:
-        scores = hama_scores(groups["recorded"])
+        scores = hama_scores(groups["recorded"] + groups["chosen_on"])
         figures["hama"] = {name: _seal_figures(score, score) for name, score in scores.items()}
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     write_section("speech", section(figures))

@@ -15,8 +15,9 @@ from app.speech.network import ArticulationNetwork
 _CRISPER = 2.0
 """Factor on the closure channel's slope: lips that are half shut look worse than lips that are shut or are not."""
 
-_FALSE_SHARE = 0.01
-"""False seals that are borne on voices of training; on others there are some times as many."""
+_FALSE_SHARE = 0.0125
+"""False seals that are borne on voices of training; on others there are some times as many. Chosen on half of the
+recorded prompts."""
 
 _STRICTEST = 0.8
 

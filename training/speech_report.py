@@ -64,8 +64,9 @@ def _at_most(measured: float, target: float) -> list[str]:
 
 def _kinds(figures: Figures) -> str:
     kinds = {
-        "recorded, English": figures["recorded"],
-        "recorded, noise 20 dB below": figures["recorded_with_noise"],
+        "recorded English": figures["recorded"],
+        "the same, noise 20 dB below": figures["recorded_with_noise"],
+        "recorded English, chosen on": figures["chosen_on"],
         "synthetic, all": figures["synthetic"],
         "synthetic, noise 20 dB below": figures["synthetic_with_noise"],
     }
@@ -76,19 +77,22 @@ def _kinds(figures: Figures) -> str:
     ]
     minutes = {
         kind: sum(voice["seconds"] for voice in figures[kind]["voices"].values()) / 60
-        for kind in ("recorded", "synthetic")
+        for kind in ("recorded", "chosen_on", "synthetic")
     }
     table = _table(["speech", "seals", "found", "false", "strict: found", "false", "visemes", "lag, ms"], rows)
-    return (
-        f"{minutes['recorded']:.0f} minutes of recordings, {minutes['synthetic']:.0f} of synthetic speech.\n\n{table}"
+    sizes = (
+        f"{minutes['recorded']:.0f} minutes of recordings, {minutes['synthetic']:.0f} of synthetic speech. Another "
+        f"{minutes['chosen_on']:.0f} minutes, the other half of the same reader's prompts, are those on which the "
+        "closures' threshold and their doubt before a lip at the teeth were chosen."
     )
+    return f"{sizes}\n\n{table}"
 
 
 def _voices(figures: Figures) -> str:
     rows = [
         [name, *_seals(voice), _visemes(voice), str(voice["lag_ms"])]
         + [f"{voice['correlation'][channel]:.2f}" for channel in ("jaw", "width", "protrusion", "labiodental")]
-        for kind in ("recorded", "synthetic")
+        for kind in ("recorded", "chosen_on", "synthetic")
         for name, voice in figures[kind]["voices"].items()
     ]
     titles = ["voice", "seals", "found", "false", "strict: found", "false", "visemes", "lag, ms"]
@@ -102,8 +106,8 @@ def _rest(figures: Figures) -> str:
         for name, one in figures["without_speech"].items()
     ]
     return (
-        "Pauses within the speech above, 200 ms and more from any sound, with something else 20 dB below the speech: "
-        "share of rows in which every channel of the lips is within 0.1 of rest.\n\n"
+        "Pauses within the recorded speech, 200 ms and more from any sound, with something else 20 dB below the "
+        "speech: share of rows in which every channel of the lips is within 0.1 of rest.\n\n"
         + _table(["beside the speech", "rows", "at rest"], pauses)
         + "\n\nHalf a minute of sounds without speech: the same share, and the greatest values.\n\n"
         + _table(["sound", "at rest", "jaw", "closure", "speech"], alone)

@@ -9,6 +9,7 @@ import argparse
 import copy
 import logging
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,41 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from augment import Augmenter
 from coarticulation import LETTERS
 from corpus import Take, held_out_takes, recorded_takes, training_takes, tuning_takes
+from examples import Examples
 from judging import analysed, report, set_threshold
+from music import recorded_music
 from pretrained import begin_from_recogniser
-from voices import PAUSE
+from visemes import viseme_loss
 
-from app.speech.channels import CLOSURE, HOP, LABIODENTAL, REST
+from app.speech.channels import CLOSURE, LABIODENTAL
 from app.speech.logmel import FREQUENCIES, MELS
-from app.speech.network import FEATURES, SETTLED, STEP_ROWS, WEIGHTS, WINDOW_ROWS, ArticulationNetwork, described
+from app.speech.network import FEATURES, SETTLED, STEP_ROWS, WEIGHTS, ArticulationNetwork, described
 
 log = logging.getLogger("train")
 
-_BATCH = 8
 _PEAK_RATE, _ENCODER_RATE = 2e-3, 4e-4
 """Learning rates of the new layers, and of those that the recogniser has taught already."""
 
-_STAGES = ((1200, 1.0), (700, 0.5))
-"""Steps of each rise and fall of the learning rates, and the factor on their peaks."""
+
+@dataclass(frozen=True)
+class Stage:
+    """One rise and fall of the learning rates: its steps, the factor on their peaks, whether recorded music is heard,
+    the weight of showing the right viseme, and the share of the weights before it that is mixed in after it
+    (M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
+
+    steps: int
+    rate: float
+    music: bool = False
+    viseme_weight: float = 0.0
+    kept: float = 0.0
+
+
+_STAGES = (Stage(1200, 1.0), Stage(700, 0.5), Stage(400, 0.3, music=True, viseme_weight=0.4, kept=0.4))
+
+_QUICK_STEPS, _QUICK_SHARE = 3, 0.1
+"""What --quick takes of each stage's steps, and of the corpus."""
 
 _WARM_SHARE = 0.05  # of the steps, in which the learning rates rise
 _DECAY = 0.01
@@ -49,66 +66,11 @@ _CHANNEL_WEIGHTS = torch.ones(6).scatter(0, torch.tensor([CLOSURE, LABIODENTAL])
 
 _NAMING_WEIGHT = 0.5
 
-_SHARES = {
-    "espeak": 0.24,
-    "kokoro": 0.14,
-    "piper": 0.14,
-    "flite": 0.12,
-    "nasals": 0.12,
-    "festival": 0.08,
-    "recorded": 0.16,
-}
-"""Share of examples by kind of voice: natural ones are few, so each is heard more often."""
-
 _TRACTS = torch.linspace(0.88, 1.14, 14)
 """Factors by which the vocal tract is made longer or shorter: many more heads than there are voices."""
 
 _MASKED_SHARE, _MASKED_BANDS = 0.3, 8
 """Share of examples in which up to so many neighbouring bands are blotted out (SpecAugment, Park et al. 2019)."""
-
-
-class Examples:
-    """Draws batches of speech with its articulation, each at its own tempo."""
-
-    def __init__(self, takes: list[Take], network: ArticulationNetwork, seed: int) -> None:
-        self._takes = takes
-        self._rng = np.random.default_rng(seed)
-        self._augment = Augmenter(seed)
-        self._before, self._after = network.before, network.after
-        kinds = [take.name.split("-")[0] for take in takes]
-        minutes = np.array([len(take.audio) for take in takes], dtype=float)
-        of_kind = {kind: minutes[[other == kind for other in kinds]].sum() for kind in kinds}
-        odds = np.array([_SHARES[kind] * one / of_kind[kind] for kind, one in zip(kinds, minutes, strict=True)])
-        self._odds = odds / odds.sum()
-
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """([batch, samples], [batch, rows, 6], [batch, rows] of LETTERS)."""
-        speech, target, letters = map(torch.stack, zip(*(self._draw() for _ in range(_BATCH)), strict=True))
-        empty = self._augment.empties(_BATCH)
-        target[empty] = torch.from_numpy(REST.copy())
-        letters[empty] = LETTERS.index(PAUSE)
-        return self._augment(speech, empty), target, letters
-
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        take = self._takes[self._rng.choice(len(self._takes), p=self._odds)]
-        tempo = self._augment.tempo()
-        length = self._before + (WINDOW_ROWS - 1) * HOP + self._after
-        start = self._rng.integers(0, len(take.audio) - int(length * tempo) - 2)
-        positions = start + np.arange(length) * tempo
-        whole = positions.astype(np.int64)
-        part = (positions - whole).astype(np.float32)
-        samples = (take.audio[whole] * (1 - part) + take.audio[whole + 1] * part) / 32768
-        rows = (start + (self._before + np.arange(WINDOW_ROWS) * HOP) * tempo) / HOP
-        lower = rows.astype(np.int64)
-        rest = (rows - lower)[:, None].astype(np.float32)
-        last = len(take.curve) - 1
-        curve = take.curve[np.minimum(lower, last)] * (1 - rest) + take.curve[np.minimum(lower + 1, last)] * rest
-        letters = take.letters[np.minimum(np.round(rows).astype(np.int64), last)]
-        return (
-            torch.from_numpy(samples.astype(np.float32)),
-            torch.from_numpy(curve),
-            torch.from_numpy(letters.astype(np.int64)),
-        )
 
 
 class Pupil(torch.nn.Module):
@@ -122,17 +84,19 @@ class Pupil(torch.nn.Module):
         self._tracts = torch.stack([_stretched(network.logmel.filters, float(stretch)) for stretch in _TRACTS])
         self._rng = torch.Generator().manual_seed(seed)
 
-    def loss(self, samples: Tensor, target: Tensor, letters: Tensor, half: bool) -> Tensor:
-        """Cross-entropy with articulation in 0..1, and with the sounds' names."""
+    def loss(self, samples: Tensor, target: Tensor, letters: Tensor, half: bool, viseme_weight: float) -> Tensor:
+        """Cross-entropy with articulation in 0..1, with the sounds' names, and with the visemes."""
         tracts = self._tracts[torch.randint(len(_TRACTS), (len(samples),), generator=self._rng)]
         mel = self._masked(self.network.logmel(samples, tracts))
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             features = self.network.features(mel)
             curve, named = (described(head(features)) for head in (self.network.last, self.namer))
+        settled = curve.float().unfold(1, 2 * SETTLED + 1, 1) @ self.network.settling
         curve, named = (rows[:, SETTLED:-SETTLED].float() for rows in (curve, named))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(curve, target, reduction="none")
         naming = torch.nn.functional.cross_entropy(named.flatten(0, 1), letters.flatten())
-        return (entropy * _CHANNEL_WEIGHTS).mean() + _NAMING_WEIGHT * naming
+        loss = (entropy * _CHANNEL_WEIGHTS).mean() + _NAMING_WEIGHT * naming
+        return loss + viseme_weight * viseme_loss(settled.sigmoid(), target) if viseme_weight else loss
 
     def _masked(self, mel: Tensor) -> Tensor:
         first, last = torch.randint(MELS, (2, len(mel), 1), generator=self._rng)
@@ -155,16 +119,18 @@ def train(
     network: ArticulationNetwork,
     takes: list[Take],
     held_out: list[Take],
-    steps: int,
-    rate: float,
+    stage: Stage,
+    music: Tensor | None,
     seed: int,
     half: bool,
 ) -> ArticulationNetwork:
-    """Train the network for so many steps, the learning rate rising and falling once, and return its average over the
-    last of them. Progress on the held-out takes is told, not used."""
+    """Train the network for one stage and return its average over the last steps, mixed with what it was before.
+    Progress on the held-out takes is told, not used."""
+    steps, rate = stage.steps, stage.rate
+    before = copy.deepcopy(network)
     average = copy.deepcopy(network).eval()
     pupil = Pupil(network, seed)
-    examples = Examples(takes, average, seed)
+    examples = Examples(takes, average, seed, music)
     optimiser = torch.optim.AdamW(
         [
             {"params": [*network.stem.parameters(), *network.blocks.parameters()], "lr": rate * _ENCODER_RATE},
@@ -176,7 +142,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / steps))
     losses = []
     for step in range(1, steps + 1):
-        loss = pupil.loss(*examples.batch(), half=half)
+        loss = pupil.loss(*examples.batch(), half=half, viseme_weight=stage.viseme_weight)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
@@ -190,6 +156,8 @@ def train(
             log.info("step %d of %d, loss %.4f", step, steps, np.mean(losses[-100:]))
         if step % _REPORT_EVERY == 0:
             log.info("%s", report(held_out, lambda audio: analysed(average, audio)))
+    for averaged, kept in zip(average.parameters(), before.parameters(), strict=True):
+        averaged.data.lerp_(kept.data, stage.kept)
     return average
 
 
@@ -200,32 +168,45 @@ def _rate(done: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--done", type=Path, help="weights after the first stage, to go on from")
+    parser.add_argument("--from-stage", type=int, default=1, help="go on from what the stage before this one has left")
     parser.add_argument("--corpus", type=Path, default=Path("/tmp/greenroom-corpus"), help="kept for the next run")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--share", type=float, default=1.0, help="share of the corpus, for a quick try")
+    parser.add_argument("--quick", action="store_true", help="try all of it on a little; the package keeps its weights")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="bfloat16: quicker where the CPU has AMX or AVX512-BF16")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(chosen.threads)
-    takes = training_takes(chosen.corpus, chosen.seed, chosen.share)
-    held_out = held_out_takes(chosen.corpus, chosen.seed) + recorded_takes()
+    folder, weights, share, stages = chosen.corpus, chosen.weights, 1.0, _STAGES
+    if chosen.quick:
+        folder, share = chosen.corpus / "quick", _QUICK_SHARE
+        weights, stages = (
+            folder / "articulation.safetensors",
+            tuple(replace(one, steps=_QUICK_STEPS) for one in _STAGES),
+        )
+    takes = training_takes(folder, chosen.seed, share)
+    held_out = held_out_takes(folder, chosen.seed, share) + recorded_takes()
+    music = torch.from_numpy(recorded_music(folder, share))
     log.info("%.0f minutes of speech", sum(len(take.audio) for take in takes) / 16_000 / 60)
     torch.manual_seed(chosen.seed)
     network = ArticulationNetwork()
-    if chosen.done:
-        network.load_state_dict({name: tensor.float() for name, tensor in load_file(chosen.done).items()})
+    if chosen.from_stage > 1:
+        network.load_state_dict(load_file(_left_by(folder, chosen.from_stage - 1)))
     else:
         begin_from_recogniser(network)
-    for stage, (steps, rate) in list(enumerate(_STAGES))[1 if chosen.done else 0 :]:
-        network = train(network, takes, held_out, steps, rate, chosen.seed + stage, chosen.half)
-        save_file(network.state_dict(), chosen.corpus / f"stage-{stage + 1}.safetensors")
-    threshold = set_threshold(network, tuning_takes(chosen.corpus, chosen.seed))
+    for number, stage in list(enumerate(stages, start=1))[chosen.from_stage - 1 :]:
+        heard = music if stage.music else None
+        network = train(network, takes, held_out, stage, heard, chosen.seed + number - 1, chosen.half)
+        save_file(network.state_dict(), _left_by(folder, number))
+    threshold = set_threshold(network, tuning_takes(folder, chosen.seed, share))
     log.info("lips counted as sealed from %.2f on", threshold)
-    save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, chosen.weights)
+    save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, weights)
     log.info("%s", report(held_out, lambda audio: analysed(network, audio)))
+
+
+def _left_by(folder: Path, stage: int) -> Path:
+    return folder / f"stage-{stage}.safetensors"
 
 
 if __name__ == "__main__":

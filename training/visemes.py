@@ -2,8 +2,10 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from app.speech.channels import CLOSURE, JAW, LABIODENTAL, PROTRUSION, WIDTH, FloatArray
+from app.speech.channels import CLOSURE, JAW, LABIODENTAL, PROTRUSION, SPEECH, WIDTH, FloatArray
 
 _SHAPES = {
     "narrow": (0.20, 0.10, 0.95),  # u, w, y
@@ -30,3 +32,22 @@ def visemes(curve: FloatArray) -> npt.NDArray[np.int64]:
     named[curve[:, LABIODENTAL] > _CONTACT_ABOVE] = 1
     named[curve[:, CLOSURE] > _CONTACT_ABOVE] = 0
     return named
+
+
+_SOFTNESS = 0.03
+"""Square of the distance between poses at which the odds of two visemes change e-fold."""
+
+
+def viseme_loss(pose: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the shape that is nearest in the target, where someone speaks and no lips touch, with those of
+    the pose by their distances. Both [batch, rows, 6] in 0..1."""
+    centres = torch.tensor(list(_SHAPES.values()))
+    open_lips = (target[..., SPEECH] > 0.5) & (target[..., [CLOSURE, LABIODENTAL]].amax(-1) <= _CONTACT_ABOVE)
+
+    def away(curve: Tensor) -> Tensor:
+        shapes = curve[open_lips][:, [JAW, WIDTH, PROTRUSION]]
+        return (shapes[:, None] - centres).square().sum(-1)
+
+    nearest = away(target).argmin(-1)
+    loss: Tensor = torch.nn.functional.cross_entropy(-away(pose) / _SOFTNESS, nearest)
+    return loss

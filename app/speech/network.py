@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.speech.channels import CHANNELS, HOP, REST, SPEECH
+from app.speech.channels import CHANNELS, CLOSURE, HOP, LABIODENTAL, REST, SPEECH
 from app.speech.logmel import HALF_WINDOW, MELS, LogMel
 
 WEIGHTS = Path(__file__).parent / "weights" / "articulation.safetensors"
@@ -37,6 +37,10 @@ row."""
 
 SETTLED = len(_SETTLING) // 2
 """Rows to either side that averaging takes."""
+
+_PARTING_ROWS, _PARTING = 5, 9.0
+"""A closure that runs into a lip at the teeth within so many rows is doubted by this many logits: most often it is an
+/n/ before /f/ or /v/, as in "conference", said with the lip on its way to the teeth."""
 
 _SPEAKING = 0.3
 """Below this value of the speech channel all others are drawn towards rest, in proportion: noise that begins or
@@ -110,6 +114,7 @@ class ArticulationNetwork(nn.Module):
 
     rest: Tensor
     settling: Tensor
+    parting: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,13 +124,16 @@ class ArticulationNetwork(nn.Module):
         self.last = nn.Linear(FEATURES, STEP_ROWS * len(CHANNELS))
         self.register_buffer("rest", torch.tensor(REST.tolist()), persistent=False)
         self.register_buffer("settling", torch.tensor(_SETTLING), persistent=False)
+        self.register_buffer("parting", torch.zeros(len(CHANNELS)), persistent=False)
+        self.parting[CLOSURE] = _PARTING
         self.before = HALF_WINDOW + _ROWS_BEFORE * HOP
         self.after = HALF_WINDOW + _ROWS_AFTER * HOP
 
     def forward(self, samples: Tensor) -> Tensor:
-        logits = described(self.last(self.features(self.logmel(samples))))
-        neighbours = logits.unfold(1, 2 * SETTLED + 1, 1)
-        pose = torch.sigmoid(neighbours @ self.settling)
+        logits = described(self.last(self.features(self.logmel(samples))), SETTLED + _PARTING_ROWS)
+        settled = logits.unfold(1, 2 * SETTLED + 1, 1) @ self.settling
+        at_teeth = settled[..., LABIODENTAL].sigmoid().unfold(1, _PARTING_ROWS + 1, 1).amax(dim=-1)
+        pose = torch.sigmoid(settled[:, :-_PARTING_ROWS] - self.parting * at_teeth[..., None])
         active = (pose[..., SPEECH:] / _SPEAKING).clamp(max=1.0)
         moved = self.rest + active * (pose - self.rest)
         return torch.cat([moved[..., :SPEECH], pose[..., SPEECH:]], dim=-1)
@@ -141,11 +149,11 @@ class ArticulationNetwork(nn.Module):
         return torch.cat([middle, steps], dim=-1)
 
 
-def described(steps: Tensor) -> Tensor:
-    """[batch, steps, STEP_ROWS * values] -> [batch, n + 2 * SETTLED, values]: the rows that the window is about, and
-    those that averaging takes."""
+def described(steps: Tensor, after: int = SETTLED) -> Tensor:
+    """[batch, steps, STEP_ROWS * values] -> [batch, SETTLED + n + after, values]: the rows that the window is about,
+    those that averaging takes, and what is wanted after them."""
     rows = steps.reshape(len(steps), STEP_ROWS * steps.shape[1], -1)
-    return rows[:, _ROWS_BEFORE - SETTLED : rows.shape[1] - _ROWS_AFTER + SETTLED]
+    return rows[:, _ROWS_BEFORE - SETTLED : rows.shape[1] - _ROWS_AFTER + after]
 
 
 def load_network(device: torch.device) -> ArticulationNetwork:

@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.speech.articulation import CHANNELS, SpeechAnalyser
-from app.speech.channels import CLOSURE, HOP, JAW, REST, ROWS_PER_SECOND, SPEECH, WIDTH, row_count
-from app.speech.network import WEIGHTS
+from app.speech.channels import CLOSURE, HOP, JAW, LABIODENTAL, REST, ROWS_PER_SECOND, SPEECH, WIDTH, row_count
+from app.speech.network import WEIGHTS, ArticulationNetwork
 from app.speech.sampling import sample_at
 
 from .conftest import Recording
@@ -143,6 +144,21 @@ def test_lips_meet_where_a_reader_says_p_b_or_m(analyser: SpeechAnalyser, record
     for start, end in recording.sealed:
         near[int(start * ROWS_PER_SECOND) - within : int(end * ROWS_PER_SECOND) + within + 1] = True
     assert np.mean(curve[~near, CLOSURE] > SEALED) < 0.02
+
+
+@pytest.mark.parametrize(("at_teeth", "sealed"), [(-5.0, True), (5.0, False)])
+def test_a_closure_that_runs_into_a_lip_at_the_teeth_is_none(at_teeth: float, sealed: bool) -> None:
+    network = ArticulationNetwork().eval()
+    with torch.no_grad():
+        network.last.weight.zero_()
+        rows = network.last.bias.view(-1, len(CHANNELS))
+        rows[:] = 5.0
+        rows[:, CLOSURE] = 2.0
+        rows[:, LABIODENTAL] = at_teeth
+        curve = network(torch.zeros(1, network.before + 39 * HOP + network.after))
+    assert curve.shape == (1, 40, len(CHANNELS))
+    assert bool((curve[..., CLOSURE] > SEALED).all()) is sealed
+    assert bool((curve[..., CLOSURE] < AT_REST).all()) is not sealed
 
 
 def test_closures_survive_sampling_at_25_frames_a_second(analyser: SpeechAnalyser, recording: Recording) -> None:
