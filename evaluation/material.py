@@ -65,11 +65,11 @@ class Studio:
         return self.renderer.render(RenderJob(source, audio, out, options), Quiet())
 
     def track(self, frames: Tensor) -> FaceTrack:
-        """The face in frames [T, H, W, 3]."""
+        """The face in frames [T, H, W, 3], each seen for itself: smoothing would part lips that shut for one frame."""
         tracker = FaceTracker(self.analyser)
         for first in range(0, len(frames), 16):
             tracker.feed(frames[first : first + 16])
-        return tracker.finish()
+        return tracker.finish(smoothed=False)
 
 
 def read_frames(path: Path) -> Tensor:

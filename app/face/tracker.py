@@ -74,15 +74,21 @@ class FaceTracker:
         self._present.append(present)
         self._tones.append(occlusion.tones(frames, landmarks))
 
-    def finish(self) -> FaceTrack:
-        """The track of all frames fed, smoothed; an empty track if there were none."""
+    def finish(self, *, smoothed: bool = True) -> FaceTrack:
+        """The track of all frames fed; an empty track if there were none.
+
+        Args:
+            smoothed: without jitter, as is right for moving a face; False gives each frame's own points, as is right
+                for judging whether lips shut for one frame.
+        """
         width, height = self._size or (0, 0)
         if not self._present:
             none = np.zeros(0, np.bool_)
             return FaceTrack(np.zeros((0, POINTS, 3), np.float32), none, none, width, height)
         landmarks, present = np.concatenate(self._landmarks), np.concatenate(self._present)
         covered = occlusion.covered(np.concatenate(self._tones), present)
-        return FaceTrack(fill_absent(smooth(landmarks, present), present), present, covered, width, height)
+        steady = smooth(landmarks, present) if smoothed else landmarks
+        return FaceTrack(fill_absent(steady, present), present, covered, width, height)
 
     def _follow(self, frames: Tensor, landmarks: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]) -> int:
         """Locate the face in the next frames up to the first that lost it; returns how many that were."""

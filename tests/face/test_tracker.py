@@ -60,6 +60,15 @@ def test_a_resting_head_does_not_tremble(analyser: FaceAnalyser) -> None:
     assert track.landmarks[:, :, :2].std(axis=0).mean() < 0.003 * FACE
 
 
+def test_a_track_can_keep_what_each_frame_shows_for_itself(analyser: FaceAnalyser) -> None:
+    still = video(1, lambda _: placement(320, 180, FACE)).repeat(10, axis=0).astype(np.int16)
+    noise = np.random.default_rng(3).normal(0, 8, still.shape)
+    tracker = FaceTracker(analyser)
+    tracker.feed(torch.from_numpy(np.clip(still + noise, 0, 255).astype(np.uint8)))
+    steady, own = tracker.finish().landmarks, tracker.finish(smoothed=False).landmarks
+    assert np.abs(np.diff(own, axis=0)).mean() > 1.2 * np.abs(np.diff(steady, axis=0)).mean()
+
+
 def test_a_gap_is_absent_and_the_face_is_found_after_it(analyser: FaceAnalyser, portrait_points: Points) -> None:
     hidden = range(20, 33)
     track = follow(analyser, video(60, lambda frame: None if frame in hidden else path(frame)))
