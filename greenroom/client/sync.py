@@ -60,11 +60,10 @@ class Client(AbstractContextManager["Client"]):
 
     async def _end(self) -> None:
         """Give up what another thread still waits for, and close all connections."""
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for other in others:
-            other.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await _end_others()
         await self._client.close()
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        await _end_others()
 
     def upload(self, file: Path, *, on_bytes: OnBytes | None = None) -> Upload:
         """Send a file. See `AsyncClient.upload`."""
@@ -179,3 +178,13 @@ class Client(AbstractContextManager["Client"]):
         finally:
             if not self._closed:
                 self._run(close)
+
+
+async def _end_others() -> None:
+    """Cancel all other tasks of this loop, and those that close the streams which they leave behind."""
+    await asyncio.sleep(0)  # The task that closes a dropped generator is made in the loop's next round.
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import subprocess
 import sys
@@ -254,3 +255,14 @@ def test_the_client_needs_neither_torch_nor_the_service() -> None:
     assert not {
         name for name in loaded if name.split(".")[0] in ("app", "torch", "fastapi", "sqlalchemy", "pydantic", "numpy")
     }
+
+
+def test_closing_leaves_no_stream_half_closed(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(30):
+        with Client(api.url) as client:
+            waiting = client.generate(api.media.portrait, api.media.speech)
+            threading.Timer(0.01, api.store.cancel, [waiting["id"]]).start()
+            with pytest.raises(TaskNotSucceeded):
+                client.wait(waiting, timeout_s=20)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
