@@ -96,8 +96,9 @@ class Judges:
 
     def view(self) -> JudgesView:
         """Their slots, and how many videos stand in line and before them."""
+        slots = self._pool.slots()  # not under our lock: the pool calls back under its own
         with self._lock:
-            return JudgesView(self._pool.slots(), len(self._line), self._judging)
+            return JudgesView(slots, len(self._line), self._judging)
 
     def retire(self, pid: int, reason: str) -> bool:
         """See `LocalPool.retire`."""

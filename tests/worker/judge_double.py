@@ -21,6 +21,8 @@ def _judge(link: Link, order: wire.Judge) -> wire.Event:
     once.touch()
     with path.with_suffix(".seen").open("a") as seen:
         print(os.getpid(), file=seen)
+    with (path.parent / "order").open("a") as order_of_all:
+        print(path.stem, file=order_of_all)
     reporter = Reporter(link.block, link.inbox, order.task_id, order.attempt)
     cue = path.stem.split("-")[0]
     if cue == "die" or (cue == "stumble" and first):

@@ -99,21 +99,35 @@ def test_first_come_first_judged_by_one_process(court):
     bench = court()
     first, _ = bench.bring("wait-0")
     bench.until(lambda: bench.judges.view().judging == 1, "the first to be judged")
-    ended: list[str] = []
+    names = [f"plain-{number}" for number in range(1, 12)]
     others = []
-    for number in range(1, 12):
-        future, _ = bench.bring(f"plain-{number}")
-        future.add_done_callback(lambda _, name=number: ended.append(name))
-        others.append(future)
+    for number, name in enumerate(names, 1):
+        others.append(bench.bring(name)[0])
         bench.until(lambda: bench.judges.view().waiting == number, "the next to stand in line")  # noqa: B023
-    assert not ended
+    assert not any(future.done() for future in others)
     bench.let_go("wait-0")
     results = [future.result(WAIT_S) for future in (first, *others)]
     assert len({result.checks["pid"] for result in results}) == 1
-    bench.until(lambda: len(ended) == 11, "all to be told")
-    assert ended == sorted(ended)
+    assert (bench.folder / "order").read_text().split() == ["wait-0", *names]
     view = bench.judges.view()
     assert (view.waiting, view.judging) == (0, 0)
+
+
+def test_a_look_at_the_judges_never_holds_up_their_pool(court, monkeypatch):
+    """The pool calls back while it holds its own lock: who asks it must not hold the one that the call wants."""
+    bench = court()
+    slots = bench.pool.slots
+
+    def slots_amid_a_call() -> Any:
+        # What the pool's own thread does at this moment.
+        call = threading.Thread(target=bench.judges._call_next, daemon=True)
+        call.start()
+        call.join(WAIT_S)
+        assert not call.is_alive()
+        return slots()
+
+    monkeypatch.setattr(bench.pool, "slots", slots_amid_a_call)
+    assert len(bench.judges.view().slots) == 1
 
 
 def test_two_judges_work_side_by_side(court):
