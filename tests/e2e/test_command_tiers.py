@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from tests.e2e.conftest import Service, gone, until
 from tests.media.makers import write_video
 
 SECONDS = 0.5
+SILENCE_S = 3.0
+"""So long that a busy machine starts a program meanwhile."""
+SOON_S = 30.0
+"""What an attempt may take beyond what its fault takes, on a busy machine; no limit of the service is as short."""
 PROGRAM = """
 import os, shutil, signal, subprocess, sys, time
 source, audio, output, video, tier, fault, where = sys.argv[1:]
+with open(video + ".calls", "a") as file:
+    print(tier, output, file=file)
 if tier in where:
     if fault == "exit": sys.exit("it broke")
     if fault == "code": sys.exit(3)
@@ -71,6 +78,13 @@ class Chain:
         self.file.write_text("\n".join([*tiers, f'[[tiers]]\nname = "last"\nrenderer = "still"\nbreaker = {NEVER}\n']))
         return self.file
 
+    def calls(self, task_id: str) -> list[str]:
+        """The tiers whose program was started for a task, as the programs themselves wrote it down."""
+        lines = [
+            line.split(" ", 1) for line in self.video.with_name(self.video.name + ".calls").read_text().splitlines()
+        ]
+        return [tier for tier, output in lines if f"/{task_id}-" in output]
+
     def pids(self) -> list[int]:
         file = self.video.with_name(self.video.name + ".pids")
         return [int(pid) for pid in file.read_text().split()] if file.exists() else []
@@ -83,6 +97,11 @@ def chain(tmp_path: Path) -> Chain:
 
 def processes(service: Service) -> dict[str, int]:
     return {slot["name"]: slot["pid"] for slot in service.http.get("/queue").json()["slots"] if slot["state"] == "idle"}
+
+
+def seconds_of(attempt: dict[str, Any]) -> float:
+    began, ended = (datetime.fromisoformat(attempt[key]) for key in ("started_at", "ended_at"))
+    return (ended - began).total_seconds()
 
 
 def tiers_of(task: dict[str, Any]) -> list[str]:
@@ -102,7 +121,7 @@ def start(serve: Any, chain: Chain, **environment: str) -> Service:
 
 
 def test_every_fault_at_every_place_with_every_fallback(serve, chain, portrait, speech):  # R2.1 R2.2 R2.8
-    chain.write(chain.command("one", silence_s="1.0"), chain.command("two", silence_s="1.0"))
+    chain.write(chain.command("one", silence_s=str(SILENCE_S)), chain.command("two", silence_s=str(SILENCE_S)))
     service = start(serve, chain)
     until(lambda: len(processes(service)) == 5, "all slots")
     before, sound, posted = processes(service), speech(SECONDS), {}
@@ -121,6 +140,10 @@ def test_every_fault_at_every_place_with_every_fallback(serve, chain, portrait, 
         assert codes == {code}, (fault, where, fallback)
         if served is None:
             assert task["error"]["code"] == code
+        assert chain.calls(task_id) == [tier for tier in route if tier != "last"], "each attempt is one call"
+        for attempt in task["attempts"]:
+            least = SILENCE_S if fault == "hang" and attempt["error"] else 0.0
+            assert least <= seconds_of(attempt) < least + SOON_S, (fault, where, fallback, attempt)
     assert processes(service) == before, "a program that fails says nothing against the process that waits for it"
     assert chain.pids()
     assert all(gone(pid) for pid in chain.pids())
