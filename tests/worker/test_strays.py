@@ -100,7 +100,7 @@ def test_a_stop_of_the_node_leaves_no_daemon(bench, submit):  # R0.10
 def test_who_bears_the_mark_is_ended_wherever_it_has_gone(start, mark):
     processes = [start(program, **{MARK: mark}) for program in (SLEEP, DAEMON, FORKS)]
     ended = end_marked(mark)
-    assert len(ended) >= 1 + 1 + 4
+    assert len(ended) >= len(processes)
     assert all(process.wait(10) in (0, -signal.SIGKILL) for process in processes)
     assert not [pid for pid in ended if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
     assert end_marked(mark) == []
