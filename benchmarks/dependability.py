@@ -8,12 +8,9 @@ report: on a machine that others use, too, look at the 10th percentiles.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +21,11 @@ import psutil
 from benchmarks import caching, failover, material, recovery
 from benchmarks.figures import free_port
 from benchmarks.handover import half_second, pickup, turnaround
+from benchmarks.parts import measure_parts
 from benchmarks.queue_size import flatness
 from benchmarks.recovery import REHEARSING, family
 from benchmarks.scheduled import lags
-from benchmarks.service import Running, dump, service
+from benchmarks.service import Running, service
 
 RESULTS = Path(__file__).parent / "results"
 IDLE_S = 10.0
@@ -175,18 +173,7 @@ def main() -> None:
     """Measure all parts, or those that are named; what was saved of the others stays."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    wanted = parser.parse_args().parts or list(PARTS)
-    path = RESULTS / "dependability.json"
-    saved: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    results = {name: saved[name] for name in PARTS if name in saved}
-    for name in wanted:
-        before = os.getloadavg()[0]
-        with tempfile.TemporaryDirectory() as folder:
-            figures = PARTS[name](Path(folder))
-        load = {"before": round(before, 1), "after": round(os.getloadavg()[0], 1)}
-        results[name] = {"figures": figures, "load_average": load}
-        print(json.dumps({name: results[name]}, indent=2), flush=True)
-        dump(results, path)
+    measure_parts(PARTS, parser.parse_args().parts or list(PARTS), RESULTS / "dependability.json")
 
 
 if __name__ == "__main__":

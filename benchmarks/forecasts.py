@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import math
-import os
 import random
 import statistics
-import tempfile
 import threading
 import time
 import wave
@@ -32,8 +29,9 @@ import httpx
 
 from benchmarks import material
 from benchmarks.figures import free_port, moment, percentile
+from benchmarks.parts import measure_parts
 from benchmarks.recovery import REHEARSING
-from benchmarks.service import Running, dump, service
+from benchmarks.service import Running, service
 from benchmarks.simulated import MIXES, Job, Mix, World, jobs
 
 RESULTS = Path(__file__).parent / "results"
@@ -234,16 +232,7 @@ def main() -> None:
 
 def measure(parts: Sequence[str]) -> None:
     """Measure some parts, print and save them; what was saved of the others stays."""
-    path = RESULTS / "forecasts.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name in parts:
-        before = os.getloadavg()[0]
-        with tempfile.TemporaryDirectory() as folder:
-            found = PARTS[name](Path(folder))
-        load = {"before": round(before, 1), "after": round(os.getloadavg()[0], 1)}
-        results[name] = {"figures": found, "load_average": load}
-        print(json.dumps({name: results[name]}, indent=2), flush=True)
-        dump(results, path)
+    measure_parts(PARTS, parts, RESULTS / "forecasts.json")
 
 
 if __name__ == "__main__":
