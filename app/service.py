@@ -120,7 +120,7 @@ class Service:
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=lambda slot, line: relay_worker_line(slot, line, self.dispatcher.about_slot(slot)),
-            observer=self.metrics,
+            observer=self.metrics.workers,
             spares=plan_spares(self._device_plans, settings.spares),
             log_level=settings.log_level,
         )
@@ -131,7 +131,7 @@ class Service:
             self.pool,
             self.store,
             node=self.node.id,
-            observer=self.metrics,
+            observer=self.metrics.tiers,
             no_judge=self.judges.why_none,
         )
         self._attempt_settings = AttemptSettings(
@@ -179,7 +179,7 @@ class Service:
         self.statistics = Statistics()
         self.statistics.rebuild(self.store, self.node.id)
         self.store.subscribe(self.statistics.count_events)
-        self.store.subscribe(self.metrics.count_events)
+        self.store.subscribe(self.metrics.tasks.count_events)
         self.watch = HealthWatch(
             Surroundings(
                 self.dispatcher,
@@ -201,7 +201,7 @@ class Service:
             settings,
             owner=self.node.id,
             data_dir=self.data_dir,
-            observer=self.metrics,
+            observer=self.metrics.notices,
             tracing=self.tracing,
         )
         self.task_spans = TaskSpans(self.store, self.tracing) if self.tracing.on else None
@@ -214,13 +214,13 @@ class Service:
             prepare=self._see_to_judges,
         )
         self.foresight = Foresight(
-            self.store, self.pool, self.board, self.dispatcher, owner=self.node.id, observer=self.metrics
+            self.store, self.pool, self.board, self.dispatcher, owner=self.node.id, observer=self.metrics.tasks
         )
         self.foresight.rebuild()
         live = LiveView(self.dispatcher, self.pool, self.judges, self.store, self.disk, self.foresight)
         self.metrics.watch(live)
-        self.metrics.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
-        self.metrics.expect_slots([plan.name for plan in (*plans, *plan_judges(settings.judges))])
+        self.metrics.tiers.expect_tiers({view.name: view.breaker.value for view in self.board.views()})
+        self.metrics.workers.expect_slots([plan.name for plan in (*plans, *plan_judges(settings.judges))])
         self.sandbox = Sandbox(
             concurrency=settings.probe_concurrency,
             seconds=settings.probe_timeout_s,
@@ -281,7 +281,7 @@ class Service:
             store=self.store,
             board=self.board,
             settler=self._settler,
-            observer=self.metrics,
+            observer=self.metrics.workers,
             locate=self._locate,
             settings=self._attempt_settings,
             count_oom_kills=self._oom.read,
@@ -298,11 +298,11 @@ class Service:
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=lambda slot, line: relay_worker_line(slot, line, {}),
-            observer=self.metrics,
+            observer=self.metrics.workers,
             log_level=settings.log_level,
             module=JUDGE,
         )
-        return Judges(pool, count=settings.judges, terms=sitting_terms(settings), observer=self.metrics)
+        return Judges(pool, count=settings.judges, terms=sitting_terms(settings), observer=self.metrics.workers)
 
     def _see_to_judges(self, tiers: Tiers) -> None:
         if any(tier.capabilities.judged_apart for tier in tiers.enabled if not tiers.absence(tier)):

@@ -67,7 +67,7 @@ class AttemptSettings:
 class AttemptObserver(HealthObserver, Protocol):
     """What an attempt and its monitor tell the telemetry."""
 
-    def attempt_ended(self, tier: str, outcome: str, seconds: float, stages: Mapping[str, float], frames: int) -> None:
+    def attempt_ended(self, tier: str, outcome: str, stages: Mapping[str, float], frames: int) -> None:
         """An attempt is settled."""
 
     def upstream_called(self, tier: str, call: str, seconds: float) -> None:
@@ -393,7 +393,7 @@ class Attempt:
             settled = self._settler.fail(self.claim, outcome, self._postmortem, self._elapsed())
         stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
         frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
-        self._observer.attempt_ended(self.claim.tier, settled, self._elapsed(), stages, frames)
+        self._observer.attempt_ended(self.claim.tier, settled, stages, frames)
         for call, seconds in self._calls:
             self._observer.upstream_called(self.claim.tier, call, seconds)
         if settled not in _UNWRITTEN:

@@ -51,7 +51,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.metrics.expect_slots(["cpu-0"])
+        self.metrics.workers.expect_slots(["cpu-0"])
 
     def __call__(self, name: str, **labels: str) -> float:
         labels = {"slot": "cpu-0", **labels}
@@ -81,7 +81,7 @@ def watch(attempt: Attempt, counted: Counted) -> Iterator[Callable[..., Monitor]
             look=attempt.look,
             renew=lambda: attempt.renewed.put(1),
             verdict=lambda failure: attempt.verdicts.put(failure.code),
-            observer=counted.metrics,
+            observer=counted.metrics.workers,
             limits=Limits(3, {"render": 60.0}),
             interval_s=INTERVAL_S,
             deadline=deadline,
@@ -128,7 +128,7 @@ def test_a_check_takes_far_less_than_a_twentieth_of_its_interval(tmp_path, count
         look=lambda: replace(FRESH, at=time.monotonic(), beats=(beat := next(beats)), moves=beat),
         renew=renew,
         verdict=lambda failure: pytest.fail(failure.message),
-        observer=counted.metrics,
+        observer=counted.metrics.workers,
         limits=Limits(3, {"render": 60.0}),
         interval_s=INTERVAL_S,
         deadline=None,

@@ -53,7 +53,7 @@ def test_retries_and_ends_are_counted_from_what_was_committed(store: Store) -> N
     store.end_attempt(must_claim(store), "requeue", error=ERROR)
     succeed(store, must_claim(store))
     store.cancel(create(store).id)
-    metrics.count_events(store.events(None))
+    metrics.tasks.count_events(store.events(None))
     value = metrics.registry.get_sample_value
     assert value("greenroom_retries_total", {"code": "WORKER_CRASHED", "tier": "warp"}) == 1
     assert value("greenroom_retry_backoff_seconds_count") == 1
@@ -67,7 +67,7 @@ def test_a_cancel_that_was_only_asked_for_ends_nothing(store: Store) -> None:
     metrics = Metrics()
     create(store)
     store.cancel(must_claim(store).task.id)
-    metrics.count_events(store.events(None))
+    metrics.tasks.count_events(store.events(None))
     assert metrics.registry.get_sample_value("greenroom_tasks_finished_total", {"status": "CANCELLED"}) == 0
 
 
@@ -91,7 +91,7 @@ def test_the_cache_is_counted_by_what_became_of_tasks_and_shown_with_its_size(st
     store.succeed(must_claim(store), ARTIFACT, served_by="warp", keep=KeepFor(keys[0], 60.0, 10**9))
     create(store, cache_keys=keys)
     create(store, cache_keys=keys)
-    metrics.count_events(store.events(None))
+    metrics.tasks.count_events(store.events(None))
     value = metrics.registry.get_sample_value
     used = [value(f"greenroom_cache_{what}_total") for what in ("hits", "misses", "joins")]
     assert used == [2, 1, 1]
@@ -103,8 +103,8 @@ def test_the_cache_is_counted_by_what_became_of_tasks_and_shown_with_its_size(st
 def test_deliveries_are_counted_and_what_waits_is_shown() -> None:  # R1.10
     metrics = Metrics()
     metrics.watch(State())
-    metrics.notice_tried("delivered", 0.2)
-    metrics.notice_tried("retry", 15.0)
+    metrics.notices.notice_tried("delivered", 0.2)
+    metrics.notices.notice_tried("retry", 15.0)
     value = metrics.registry.get_sample_value
     counted = {o: value("greenroom_webhook_deliveries_total", {"outcome": o}) for o in ("delivered", "retry", "dead")}
     assert counted == {"delivered": 1, "retry": 1, "dead": 0}
