@@ -21,9 +21,9 @@ from torch import Tensor
 
 from app.media.encode import VideoWriter
 from app.media.image import load_image
-from app.render.warp import points
-from app.render.warp.pose import fit_poses
-from app.render.warp.region import LowerFaceMask
+from app.render.film import points
+from app.render.film.pose import fit_poses
+from app.render.warp.mask import LowerFaceMask
 from app.render.warp.rest import rest_face
 from app.render.warp.subject import TeethPlane
 from app.render.warp.voice import Voice, listen

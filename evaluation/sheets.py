@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from app.media.image import load_image
+from app.render.film.footage import LONGEST_SIDE
+from app.render.film.points import select
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
-from app.render.warp.footage import LONGEST_SIDE
-from app.render.warp.points import select
 from app.render.warp.subject import Subject, read_subject, teeth_plate
 from evaluation.material import CPU, Studio, read_frames
 

@@ -24,7 +24,7 @@ _CHANGE = 6
 """Levels by which a pixel of a living picture changes, beyond what a codec does to a still one."""
 _CHANGED_PIXELS = 2
 _SOURCE_SIDE = 1920
-"""Portraits are rendered no larger (`app.render.warp.footage`)."""
+"""Portraits are rendered no larger (`app.render.film.footage`)."""
 COMPARED = (0, 8, 16)
 """Frames held against the source: near the beginning, since a template is decoded up to them."""
 

@@ -17,7 +17,7 @@ from app.face.analyser import FaceAnalyser
 from app.media.encode import VideoWriter
 from app.media.image import load_image
 from app.render.contract import RenderJob
-from app.render.warp import points
+from app.render.film import points
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
 from app.render.warp.eyewear import has_glasses

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from app.media.image import load_image
-from app.render.warp import points
+from app.render.film import points
+from app.render.film.pose import fit_poses
 from app.render.warp.animation import Animator
 from app.render.warp.aperture import aperture, lower_side
 from app.render.warp.dentition import enamel
 from app.render.warp.field import SplitField, cubic_rows
-from app.render.warp.pose import fit_poses
 from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
 from app.render.warp.voice import Voice
 from tests.render.test_warp_picture import OPEN, SHUT, look, speak

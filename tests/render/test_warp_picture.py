@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from app.face.analyser import FaceAnalyser
-from app.render.warp import points
+from app.render.film import points
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor
-from app.render.warp.region import LowerFaceMask
+from app.render.warp.mask import LowerFaceMask
 from app.render.warp.subject import Subject, TeethPlane, read_subject, teeth_plate
 from tests.render.scenes import lip_gaps
 

@@ -17,7 +17,7 @@ from app.media.audio_in import audio_length
 from app.media.encode import VideoWriter
 from app.media.verify import verify_video
 from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
-from app.render.warp import points
+from app.render.film import points
 from app.render.wav2lip.checkpoint import CheckpointError
 from app.render.wav2lip.dubbing import generator_input
 from app.render.wav2lip.network import Generator

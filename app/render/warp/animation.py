@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 from app.render.warp.rest import RestFace, lip_offsets
 from app.render.warp.skin import SkinWeights
 from app.speech.channels import CLOSURE, JAW, LABIODENTAL, PROTRUSION, WIDTH

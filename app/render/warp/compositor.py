@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from app.render.warp import points
+from app.render.film import points
+from app.render.film.pose import HeadPose
+from app.render.film.region import Region
 from app.render.warp.animation import LowerFace
 from app.render.warp.aperture import Aperture, aperture, lower_side
 from app.render.warp.eyelids import Eyelids
@@ -18,8 +20,7 @@ from app.render.warp.ground import Ground, ground_of, ground_of_still, planes
 from app.render.warp.interior import MouthView, paint
 from app.render.warp.lattice import Box, Lattice
 from app.render.warp.lighting import Light
-from app.render.warp.pose import HeadPose
-from app.render.warp.region import LowerFaceMask, Region
+from app.render.warp.mask import LowerFaceMask
 from app.render.warp.rest import PARTED_GAP
 from app.render.warp.skin import SkinWeights
 from app.render.warp.subject import Subject, TeethPlane

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
+from app.render.film.pose import HeadPose
+from app.render.film.region import Region
 from app.render.warp.aperture import Aperture, aperture
-from app.render.warp.pose import HeadPose
-from app.render.warp.region import Region
 
 SHUT_ALREADY = 0.045
 """Eyes less open than this (units) do not blink: they are shut or squint."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from app.render.warp import points
-from app.render.warp.pose import HeadPose
+from app.render.film import points
+from app.render.film.pose import HeadPose
 
 BRIDGE_CONTRAST = 0.15
 """Steps down and up, as a share of the mean brightness, that the bridge of glasses makes along the nose's root. Bare

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 
 LATTICE_STEP = 0.06
 """Spacing of the lattice in units: finer shows no difference, since the points themselves lie further apart."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from app.render.film.pose import HeadPose
+from app.render.film.region import Region
 from app.render.warp.eyewear import has_glasses
 from app.render.warp.head_motion import HeadMotion
 from app.render.warp.lattice import Lattice
 from app.render.warp.life import BROWS
 from app.render.warp.lighting import Light, read_light
-from app.render.warp.pose import HeadPose
-from app.render.warp.region import LowerFaceMask, Region
+from app.render.warp.mask import LowerFaceMask
 from app.render.warp.subject import Subject
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
+from app.render.film.pose import HeadPose
+from app.render.film.region import Region
 from app.render.warp.life import BROWS, DOWN, NEARER, NOD, RIGHT, TILT, TURN
-from app.render.warp.pose import HeadPose
-from app.render.warp.region import Region
 
 _JOINT = (0.0, 0.30, 0.75)
 """Where the head turns, in head coordinates: between the ears' lobes, behind the jaw."""

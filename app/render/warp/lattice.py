@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from app.render.film.region import Region
 from app.render.warp.field import cubic_rows, lattice_size
-from app.render.warp.region import Region
 
 Box = tuple[slice, slice]
 """Rows and columns of a region."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from app.render.warp import points
+from app.render.film import points
 
 _PALE_SPREAD = 0.25  # of pale skin: strongest less weakest channel, over brightness
 _PATCH = 0.10  # side of the patch averaged around each point, in units

@@ -15,13 +15,13 @@ from torch.nn import functional
 from app.face.cache import file_sha256
 from app.render.batching import Batch
 from app.render.contract import RenderJob
+from app.render.film.footage import Footage
+from app.render.film.tracking import Track
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
-from app.render.warp.footage import Footage
 from app.render.warp.life import Life, live
 from app.render.warp.options import WarpOptions
 from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
-from app.render.warp.tracking import Track
 from app.render.warp.voice import Voice
 
 _FADE = 4

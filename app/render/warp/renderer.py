@@ -16,13 +16,13 @@ from app.face.cache import TrackCache
 from app.media.encode import VideoWriter, h264_encoder
 from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
+from app.render.film.footage import LONGEST_SIDE, Footage, open_footage
+from app.render.film.framing import choose_view
+from app.render.film.tracking import FaceFinder, face_at
 from app.render.timing import room_for_encoder, timed
-from app.render.warp.footage import LONGEST_SIDE, Footage, open_footage
-from app.render.warp.framing import choose_view
 from app.render.warp.options import WarpOptions
 from app.render.warp.performance import Performance
 from app.render.warp.subject import read_subject
-from app.render.warp.tracking import FaceFinder, face_at
 from app.render.warp.voice import SpeechModel, listen
 from app.speech.articulation import SpeechAnalyser
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 from app.render.warp.skin import SkinWeights
 
 NATURAL_WIDTH = 0.60

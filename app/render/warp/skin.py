@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 
 _REACH = 0.075
 """How far a lip draws the skin along, in units: the standard deviation of its pull."""

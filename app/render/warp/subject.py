@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
+from app.render.film.pose import HeadPose, fit_poses
 from app.render.warp.dentition import drawn_plate, enamel
 from app.render.warp.eyewear import inside_eyes
 from app.render.warp.lighting import read_light
-from app.render.warp.pose import HeadPose, fit_poses
 from app.render.warp.rest import RestFace, lip_gaps, rest_face
 from app.render.warp.teeth import LONGEST, SHORTEST, Plate, own_plate
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp.pose import HeadPose, fit_poses
-from app.render.warp.region import Region
+from app.render.film.pose import HeadPose, fit_poses
+from app.render.film.region import Region
 from app.render.wav2lip.profile import GeneratorProfile
 from app.render.wav2lip.resampling import Resampler, lines
 

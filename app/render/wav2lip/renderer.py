@@ -16,9 +16,9 @@ from app.face.cache import TrackCache
 from app.media.encode import VideoWriter, h264_encoder
 from app.render.batching import Batch
 from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResult
+from app.render.film.footage import Footage, open_footage
+from app.render.film.tracking import FaceFinder, Track, face_at
 from app.render.timing import room_for_encoder, timed
-from app.render.warp.footage import Footage, open_footage
-from app.render.warp.tracking import FaceFinder, Track, face_at
 from app.render.wav2lip.checkpoint import CheckpointError, load_generator
 from app.render.wav2lip.dubbing import Dubber
 from app.render.wav2lip.network import Generator

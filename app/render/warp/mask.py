@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from app.render.warp import points
-from app.render.warp.pose import HeadPose
+from app.render.film import points
+from app.render.film.pose import HeadPose
+from app.render.film.region import Region
 
 _SIDE = 0.92  # reach to either side of the mouth's middle, in units: the cheek in front of the ears
 _SIDE_FADE = 0.36
@@ -16,36 +15,6 @@ _NECK = 0.46  # reach below the chin: the neck gives room for the jaw to sink
 _NECK_FADE = 0.40
 _NOSE_FADE = 0.11  # below the nose's base; the nostrils stay
 _EVEN = 8  # box sizes are multiples of it, so that frames of a batch and most batches share one size
-
-
-@dataclass(frozen=True)
-class Region:
-    """Boxes of one size in B frames: `left`, `top` [B] int, `width`, `height`."""
-
-    left: Tensor
-    top: Tensor
-    width: int
-    height: int
-
-    def part(self, frames: slice) -> Region:
-        """The boxes of some of the frames."""
-        return Region(self.left[frames], self.top[frames], self.width, self.height)
-
-    def expand(self, frames: int) -> Region:
-        """One box for so many frames."""
-        return Region(self.left.expand(frames), self.top.expand(frames), self.width, self.height)
-
-    def cut(self, frames: Tensor, rows: Tensor) -> Tensor:
-        """[N, height, width, 3] out of the frames `rows` [N] of [B, H, W, 3]."""
-        return torch.stack([frames[n, y : y + self.height, x : x + self.width] for n, x, y in self._boxes(rows)])
-
-    def paste(self, frames: Tensor, rows: Tensor, patches: Tensor) -> None:
-        """Write patches [N, height, width, 3] into the frames `rows` [N] of [B, H, W, 3]."""
-        for (n, x, y), patch in zip(self._boxes(rows), patches, strict=True):
-            frames[n, y : y + self.height, x : x + self.width] = patch
-
-    def _boxes(self, rows: Tensor) -> list[tuple[int, int, int]]:
-        return list(zip(rows.tolist(), self.left.tolist(), self.top.tolist(), strict=True))
 
 
 class LowerFaceMask:

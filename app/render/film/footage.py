@@ -17,7 +17,7 @@ from app.media.frame_grid import as_rate
 from app.media.image import load_image, resize
 from app.media.pictures import is_picture
 from app.media.video_in import VideoSource
-from app.render.warp.framing import View
+from app.render.film.framing import View
 
 LONGEST_SIDE = 1920
 """Portraits are scaled down to it: beyond Full HD a talking photo costs more and shows nothing more."""

@@ -15,8 +15,8 @@ from app.face.cache import TrackCache, file_sha256, track_key
 from app.face.track import FaceTrack
 from app.face.tracker import FaceTracker
 from app.render.batching import Batch
-from app.render.warp import points
-from app.render.warp.footage import Footage
+from app.render.film import points
+from app.render.film.footage import Footage
 from app.retry.taxonomy import CodedError, FailureCode
 
 _BATCH = 16

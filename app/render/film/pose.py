@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The mesh points that the warp works with, and where each group of them lies in that selection.
+"""The mesh points that renderers work with, and where each group of them lies in that selection.
 
 Arrays of points in this package are `[.., COUNT, ..]` in the order of `MESH`; the groups are positions in it.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp import points
+from app.render.film import points
 from app.retry.taxonomy import CodedError, FailureCode
 
 _FACE_SIDE = 3.3
