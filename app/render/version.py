@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _APP = Path(__file__).parents[1]
-_SHARED = ("face", "speech", "media")
+_SHARED = ("face", "speech", "media", "render/film", "render/remote")
 """Folders of the service that its renderers are built on, beside the modules of `app/render` itself."""
 
 
@@ -22,7 +22,7 @@ def version_of(module: str, brought: Iterable[str] = ()) -> str:
     32 hexadecimal digits. Reads some megabytes. A file that is not there counts as that.
     """
     digest = hashlib.sha256()
-    for path in _files(module):
+    for path in files_of(module):
         digest.update(f"{path.relative_to(path.parents[1])}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     for name in brought:
@@ -30,8 +30,8 @@ def version_of(module: str, brought: Iterable[str] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def _files(module: str) -> Iterator[Path]:
-    """The files that the renderer is made of, in a stable order."""
+def files_of(module: str) -> Iterator[Path]:
+    """The files that the renderer whose capabilities stand in `module` is made of, in a stable order."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.render import registry
-from app.render.version import version_of
+from app.render.version import files_of, version_of
 from app.tiers.cache_key import Contents
 from app.tiers.settings import TierSettings
 from app.tiers.tiers import Tiers
@@ -112,3 +114,14 @@ def test_other_code_is_another_version(tmp_path: Path, monkeypatch: pytest.Monke
     assert version_of("single") == before[1]
     (tmp_path / "single.py").write_text("B = 2")
     assert version_of("single") != before[1]
+
+
+@pytest.mark.parametrize("name", ["warp", "wav2lip", "still", "command", "duix", "comfyui"])
+def test_a_version_covers_all_that_a_renderer_is_made_of(name: str) -> None:
+    entry = registry.BUILT_IN[name]
+    code = f"import sys, {entry.factory.partition(':')[0]}; print(*(m.__file__ for m in list(sys.modules.values())"
+    code += " if m.__name__.startswith(('app.render.', 'app.face.', 'app.speech.', 'app.media.'))), sep=chr(10))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    counted = {str(path) for path in files_of(entry.capabilities.partition(":")[0])}
+    assert len(loaded) > 5
+    assert set(loaded) <= counted
