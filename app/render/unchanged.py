@@ -1,4 +1,4 @@
-"""A picture or a template video as frames of a constant rate, without torch: what is shown where nothing speaks."""
+"""A picture or a template video filmed as it is, without torch: what is shown where nothing speaks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from app.media.encode import VideoWriter
 from app.media.frame_grid import as_rate
 from app.media.image import load_image, resize
 from app.media.pictures import is_picture
 from app.media.video_in import VideoSource
+from app.render.contract import Phase, Progress
 
 LONGEST_PICTURE_SIDE = 1920
 LONGEST_CUT_SIDE = 4096
 """Photos of which a part or another size is asked are read with this many pixels at most along the longer side."""
 PICTURE_RATE = Fraction(25)
+
+_BATCH_PIXELS = 8_000_000
+"""Pixels of a batch: eight frames at 720p, so that a slot's process stays small."""
 
 Frames = npt.NDArray[np.uint8]
 
@@ -72,6 +77,34 @@ def open_footage(
     size = _fit(wide, high, max_side or LONGEST_PICTURE_SIDE)
     part = np.ascontiguousarray(pixels[top : top + high, left : left + wide])
     return Picture(resize(part, size), PICTURE_RATE if fps is None else as_rate(fps))
+
+
+def film(
+    footage: Footage,
+    path: Path,
+    audio: Path | None,
+    seconds: Fraction,
+    progress: Progress,
+    *,
+    encoding: tuple[int, str],
+) -> int:
+    """Write `seconds` of `footage` to `path` with the sound of `audio` (None: mute); the number of frames, at least 1.
+
+    `encoding`: x264's constant rate factor and preset. Raises CodedError and `Cancelled`; no file is left then.
+    """
+    count = max(1, round(seconds * footage.rate))
+    crf, preset = encoding
+    done = 0
+    writer = VideoWriter(path, footage.width, footage.height, footage.rate, audio, crf=crf, preset=preset)
+    with writer:
+        for frames in footage.batches(max(1, _BATCH_PIXELS // (footage.width * footage.height)), count):
+            writer.write(frames)
+            done += len(frames)
+            progress.report(Phase.RENDER, done, count)
+        progress.report(Phase.ENCODE, 0, count)
+        writer.close()
+        progress.report(Phase.ENCODE, count, count)
+    return count
 
 
 def _template(path: Path, fps: float | None, box: Sequence[float] | None, max_side: int | None) -> Footage:

@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from app.render.warp.options import QUALITIES, WarpOptions
+from app.render.output_options import QUALITIES
+from app.render.warp.options import WarpOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 

@@ -16,8 +16,7 @@ from app.media.soundfile import write_wav
 from app.render.command.settings import CommandSettings
 from app.render.command.template import fill, fill_json
 from app.render.contract import Progress, RenderJob
-from app.render.still.footage import open_footage
-from app.render.still.renderer import film
+from app.render.unchanged import film, open_footage
 
 OUTPUT_NAME = "output.mp4"
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.render.contract import Capabilities
-from app.render.warp.options import QUALITIES, check_box
+from app.render.output_options import QUALITIES, check_box
 
 
 class StillOptions(BaseModel):
