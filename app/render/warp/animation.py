@@ -20,10 +20,14 @@ _UPPER_RAISE = 0.10  # of the opening is the upper lip's
 _CORNER_DROP = 0.24  # of the opening, at the corners
 _CORNER_IN = 0.22  # of the opening, at the corners: an open mouth is narrower
 _SPREAD = 0.16  # of the mouth's width between neutral and spread lips
-_ROUND = 0.28  # of the mouth's width that full protrusion takes
+_ROUND = 0.16  # of the mouth's width that full protrusion takes
+_ROUND_REACH = 0.62  # of the mouth's half width is open when lips are fully rounded; beyond it they touch
+_ROUND_APART = 0.18  # opening, in units, from which they no longer do
+_ROUND_RAISE = 0.05  # of the opening is the upper lip's besides, when they are
 _ROUND_GAP = 0.05  # opening that protruded lips keep, unless they close
 _FLATTEN = 0.6  # of the bend of the lips' line that full protrusion takes
-_POUT = 0.022  # how much thicker each lip gets in full protrusion
+_POUT = 0.16  # how much taller than at rest each lip looks in full protrusion, as a share of its height
+_POUT_LEAST = 0.020  # and at least, in units: thin lips turn out what they hide at rest
 _FORWARD = 0.09  # how far protruded lips come forward (seen when the head is turned)
 _PRESS = 0.016  # how much of each lip is pressed out of sight in a closure
 _BITE_GAP = 0.040  # opening at f and v, filled by the edge of the upper teeth
@@ -60,6 +64,7 @@ class Animator:
         seam = rest.shape[list(points.INNER_UPPER)]
         self._middle = seam[[0, -1], 0].mean()
         outer = rest.shape[list(points.OUTER_UPPER)]
+        self._seam = seam[:, 1]
         self._bend = seam[:, 1] - seam[4:7, 1].mean()
         self._across = ((outer[:, 0] - self._middle) / max(rest.half_width, 1e-3)).clamp(-1, 1)
 
@@ -87,19 +92,25 @@ class Animator:
         """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""
         across = self._across.abs()
         bow = (1 - across.pow(2.5)).clamp_min(0)
-        bow = bow + rounded[:, None] * ((1 - across.square()).clamp_min(0).sqrt() - bow)
+        # The wider lips open, the less of them stays together.
+        together = rounded * (1 - opening / _ROUND_APART).clamp(0, 1) * (1 - _ROUND_REACH)
+        bow = bow + rounded[:, None] * ((1 - (across / (1 - together[:, None])).square()).clamp_min(0).pow(0.7) - bow)
         sink = opening[:, None] * (across.square() * _CORNER_DROP) - _FLATTEN * rounded[:, None] * self._bend
-        upper = sink - (opening * _UPPER_RAISE + bite * _BITE_RAISE)[:, None] * bow
-        lower = sink + (opening * (1 - _UPPER_RAISE) + bite * (1 - _BITE_RAISE))[:, None] * bow
+        raised = _UPPER_RAISE + _ROUND_RAISE * rounded
+        upper = sink - (opening * raised + bite * _BITE_RAISE)[:, None] * bow
+        lower = sink + (opening * (1 - raised) + bite * (1 - _BITE_RAISE))[:, None] * bow
         return self._columns(upper, lower)
 
     def _thickness(self, closed: Tensor, rounded: Tensor, bite: Tensor) -> Tensor:
         """Outer contours come nearer in a closure, part when the lips pout; only the lower one at f and v."""
         lens = (1 - self._across.square()).clamp_min(0).sqrt()
         offsets = self._rest.new_zeros(len(closed), points.COUNT, 3)
-        grown = (_POUT * rounded - _PRESS * closed)[:, None] * lens
-        offsets[:, list(points.OUTER_UPPER), 1] -= grown
-        offsets[:, list(points.OUTER_LOWER), 1] += grown - (_BITE_TUCK * bite)[:, None] * lens
+        pressed = (_PRESS * closed)[:, None] * lens
+        for outer, way in ((points.OUTER_UPPER, -1), (points.OUTER_LOWER, 1)):
+            height = (self._rest[list(outer), 1] - self._seam).abs()
+            pouting = torch.maximum(_POUT * height, _POUT_LEAST * lens)
+            offsets[:, list(outer), 1] += way * (rounded[:, None] * pouting - pressed)
+        offsets[:, list(points.OUTER_LOWER), 1] -= (_BITE_TUCK * bite)[:, None] * lens
         return offsets
 
     def _sideways(self, lips: Tensor, spread: Tensor, rounded: Tensor, opening: Tensor) -> Tensor:
