@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from app.media.image import load_image
-from app.render.warp import points
+from app.render.film import points
 from app.render.warp.animation import Animator
 from tests.render.test_warp_picture import REST, look
 
