@@ -61,7 +61,7 @@ def passed_in_front(path: Path, picture: Tensor, thing) -> Path:
 
 def speak(renderer: WarpRenderer, monkeypatch: pytest.MonkeyPatch, source: Path, folder: Path) -> RenderResult:
     monkeypatch.setattr(renderer, "speech", ScriptedSpeech([(FRAMES / 25, OPEN)]))
-    monkeypatch.setattr("app.render.warp.renderer.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("app.render.film.renderer.VideoWriter", RecordingWriter)
     RecordingWriter.taken.clear()
     audio = write_silence(folder / "a.wav", FRAMES / 25)
     (folder / "out").mkdir()

@@ -260,7 +260,7 @@ def render(renderer: WarpRenderer, source: Path, audio: Path, out: Path, **optio
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[RecordingWriter]:
     RecordingWriter.taken.clear()
-    monkeypatch.setattr("app.render.warp.renderer.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("app.render.film.renderer.VideoWriter", RecordingWriter)
     return RecordingWriter
 
 

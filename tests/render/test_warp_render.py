@@ -51,7 +51,7 @@ def scripted(renderer: WarpRenderer, monkeypatch: pytest.MonkeyPatch) -> Scripte
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[RecordingWriter]:
     RecordingWriter.taken.clear()
-    monkeypatch.setattr("app.render.warp.renderer.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("app.render.film.renderer.VideoWriter", RecordingWriter)
     return RecordingWriter
 
 

@@ -50,7 +50,7 @@ def renderer(tmp_path_factory: pytest.TempPathFactory) -> Wav2LipRenderer:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[RecordingWriter]:
     RecordingWriter.taken.clear()
-    monkeypatch.setattr("app.render.wav2lip.renderer.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("app.render.film.renderer.VideoWriter", RecordingWriter)
     return RecordingWriter
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +23,20 @@ from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
 from app.render.warp.life import Life, live
 from app.render.warp.options import WarpOptions
-from app.render.warp.subject import Subject, best_teeth_frame, teeth_plate
+from app.render.warp.subject import best_teeth_frame, read_subject, teeth_plate
 from app.render.warp.voice import Voice
+from app.speech.channels import FloatArray
 
 _FADE = 4
 """Frames in which the source's own mouth takes the new one's place before something covers it, and back after."""
 
 
-class Performance:
-    """The face of `subject`, tracked as `track` over `footage`, speaks with `voice`.
+_LEAST_STRENGTH = 0.3
+"""With less the mouth is asked to hardly move, and nobody should wonder that it does not."""
 
-    `faceless` and `covered` count the frames played so far that show no face, or something in front of its mouth, and
-    went through untouched.
-    """
+
+class WarpPerformance:
+    """A `Performance`: the face tracked as `track` over `footage` speaks with `voice`."""
 
     def __init__(
         self,
@@ -42,9 +45,11 @@ class Performance:
         footage: Footage,
         voice: Voice,
         track: Track,
-        subject: Subject,
         device: torch.device,
     ) -> None:
+        subject = read_subject(track.pixels, track.present)
+        self._moves, self._gap = _moves(options, footage.still), subject.rest.gap
+        self._lips_follow = options.strength >= _LEAST_STRENGTH
         self._voice, self._rate, self._present, self._device = voice, footage.rate, track.present, device
         self._amount = _free(track.covered)
         number = best_teeth_frame(subject, track.present)
@@ -56,13 +61,22 @@ class Performance:
         self.faceless = self.covered = 0
 
     @property
-    def blinks(self) -> int:
-        """How often the eyes shut in all of the video; a template's own blinks are not counted."""
-        return 0 if self._life is None else self._life.blinks
+    def facts(self) -> Mapping[str, Any]:
+        """What moves, and how often the eyes shut in all of the video; a template's own blinks are not counted."""
+        return {
+            "blinks": 0 if self._life is None else self._life.blinks,
+            "moves": self._moves,
+            "lips_follow": self._lips_follow,
+            "lips_parted_in_source": round(self._gap, 4),
+        }
+
+    @property
+    def articulation(self) -> FloatArray:
+        """The speech as it was heard."""
+        return self._voice.curve
 
     def play(self, frames: Tensor, numbers: npt.NDArray[np.int64], first: int, batch: Batch) -> None:
-        """Draw the faces of `frames` [B, H, W, 3] uint8, which are frames `first`.. of the video and `numbers` [B] of
-        the source, in as many parts as `batch` needs."""
+        """As `Performance.play`."""
         wanted = torch.from_numpy(self._voice.articulation(first, len(frames), self._rate))
         gestures = None
         if self._life is not None:
@@ -105,3 +119,10 @@ def _free(covered: Tensor) -> Tensor:
     near = covered.float()[None, None]
     steps = [functional.max_pool1d(near, 2 * reach + 1, 1, reach)[0, 0] for reach in range(_FADE)]
     return 1 - torch.stack(steps).mean(0)
+
+
+def _moves(options: WarpOptions, still: bool) -> list[str]:
+    """What of the picture may change."""
+    eyes = ["eyes"] if still and options.blinks_per_minute > 0 else []
+    head = ["head"] if still and options.head_motion > 0 else []
+    return ["lower_face", *eyes, *head]

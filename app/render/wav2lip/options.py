@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,13 @@ class Wav2LipOptions(BaseModel):
     """Room below the chin in the generator's square, as a share of the face's height."""
     crf: Annotated[int, Field(ge=10, le=35)] = 20
     """x264's constant rate factor: lower is better and larger."""
+    crop: ClassVar[str] = "none"
+    max_side: ClassVar[int | None] = None
+
+    @property
+    def encoding(self) -> tuple[int, str]:
+        """x264's constant rate factor and preset."""
+        return self.crf, "veryfast"
 
 
 class Wav2LipSettings(BaseModel):
