@@ -1,52 +1,65 @@
-"""Everything that depends on the database product: engines, durability, the write lock, kinds of errors.
+"""What the store asks of a database product, beyond SQL that all of them read: see `Dialect`.
 
-SQLite now. PostgreSQL joins here: a URL, `FOR UPDATE SKIP LOCKED` is not needed as long as `begin_write` takes one
-advisory lock (which also keeps event ids in commit order), and its own list of passing errors.
+A product joins with a module of its own (`app.store.sqlite`, `app.store.postgresql`), a line in `app.store.databases`,
+and by passing the conformance suite.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
-from sqlalchemy.pool import NullPool, QueuePool
-
-BUSY_SLICE_S = 0.25
-"""How long SQLite itself waits for a lock before it answers "locked"; the writer repeats within its own patience."""
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, StatementError
 
 READ_WAIT_S = 5.0
-"""How long a read waits for a lock (only while the database is recovered after a crash) or for a pooled connection."""
+"""How long a read waits for a pooled connection."""
 
 EXTRA_READERS = 16
 """Further connections while the pool is exhausted: reads of many threads at once."""
 
-CACHE_KIB = 16_384
-"""Page cache of a connection: holds the upper levels of all indexes at a million tasks."""
-
-_PASSING = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_INTERRUPT,
-    }
-)
-"""Conditions of the database, not faults of a statement (primary result codes)."""
-
-
 _STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+class Dialect(Protocol):
+    """One database of one product: how to reach it, what makes its commits durable, which of its errors pass."""
+
+    @property
+    def place(self) -> str:
+        """Where the database is, for messages. Never with credentials."""
+
+    def require(self) -> None:
+        """Raise `StoreUnavailable` for what no patience mends, e.g. a folder that is not there."""
+
+    def write_engine(self) -> Engine:
+        """An engine for the one writer of a store.
+
+        Its transactions hold the write lock from their beginning, so that writers of all processes take turns and
+        event ids are in the order of commits. Its commits are durable before they return.
+        """
+
+    def read_engine(self, readers: int) -> Engine:
+        """An engine with a pool of `readers` connections that cannot write and never wait for a writer.
+
+        All reads of one transaction see the database as it was at one moment.
+        """
+
+    def prepare(self, connection: Connection) -> None:
+        """Look at the database and make a transaction of the writer fit for a migration.
+
+        Raises `StoreUnavailable` for a database that cannot be used, e.g. a version that is too old.
+        """
+
+    def is_passing(self, error: DBAPIError) -> bool:
+        """Whether an error tells of the database's condition (locked, away, full, broken), not of a statement."""
+
+    def words(self, error: BaseException) -> str:
+        """The database's own words about an error. Never with credentials."""
+
+
+def is_unavailable(dialect: Dialect, error: BaseException) -> bool:
+    """Whether `error` is one of a database that cannot be used now."""
+    return isinstance(error, DBAPIError) and dialect.is_passing(error)
 
 
 def strict_json(value: Any) -> str:
@@ -54,82 +67,8 @@ def strict_json(value: Any) -> str:
     return _STRICT.encode(value)
 
 
-def database_path(url_or_path: str | Path) -> Path:
-    """The file of an SQLite database, given as a path or as `sqlite:///path`. ValueError for any other database."""
-    text = str(url_or_path)
-    if text.startswith("sqlite:///"):
-        text = text.removeprefix("sqlite:///")
-    elif "://" in text:
-        raise ValueError(f"This version stores in SQLite only (a path or sqlite:///path), not in {text.split(':')[0]}.")
-    if not text or text == ":memory:":
-        raise ValueError("The store is durable and needs a file.")
-    return Path(text)
-
-
-def write_engine(path: Path) -> Engine:
-    """An engine for the one writer: its transactions take the write lock at once, its commits reach the disk."""
-    return _engine(path, read_only=False, readers=1)
-
-
-def read_engine(path: Path, readers: int) -> Engine:
-    """An engine with a pool of `readers` connections that cannot write and never wait for the writer."""
-    return _engine(path, read_only=True, readers=readers)
-
-
-def _engine(path: Path, *, read_only: bool, readers: int) -> Engine:
-    pool = (
-        {"poolclass": QueuePool, "pool_size": readers, "max_overflow": EXTRA_READERS, "pool_timeout": READ_WAIT_S}
-        if read_only
-        else {"poolclass": NullPool}
-    )
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": READ_WAIT_S if read_only else BUSY_SLICE_S, "check_same_thread": False},
-        json_serializer=strict_json,
-        **pool,
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(dbapi: sqlite3.Connection, _record: object) -> None:
-        dbapi.isolation_level = None  # we say BEGIN ourselves, below
-        cursor = dbapi.cursor()
-        if read_only:
-            cursor.execute("PRAGMA query_only = ON")
-        else:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")  # every commit is on the disk before it is answered
-            cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """Whether `error` tells of the database's condition (locked, read-only, full, broken) and not of a statement."""
-    if not isinstance(error, DBAPIError):
-        return False
-    original = error.orig
-    code = getattr(original, "sqlite_errorcode", None)
-    if code is None:  # raised by the driver itself, e.g. on a closed connection
-        return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    return (code & 0xFF) in _PASSING
-
-
 def plain(error: Exception) -> Exception:
     """What a value that cannot be stored raised (ValueError, TypeError), taken out of SQLAlchemy's wrapping."""
     if isinstance(error, StatementError) and not isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
         return error.orig
     return error
-
-
-def words(error: BaseException) -> str:
-    """The database's own words about an error."""
-    original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    name = getattr(original, "sqlite_errorname", None)
-    text = str(original) or type(original).__name__
-    return f"{text} ({name})" if name else text

@@ -16,7 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins, workload
 from app.store import uploads as upload_writes
-from app.store.dialect import database_path, is_unavailable, read_engine, words, write_engine
+from app.store.databases import database_at
+from app.store.dialect import Dialect, is_unavailable
 from app.store.interface import Listener, Store, StoreUnavailable
 from app.store.jobs import Operation
 from app.store.migrate import migrate
@@ -75,36 +76,37 @@ def open_store(
     `clock` gives epoch seconds. Raises ValueError for a database that is not supported, `SchemaTooNew` for one that a
     newer version has written, `StoreUnavailable` for one that cannot be opened within `patience_s`.
     """
-    path = database_path(url_or_path)
-    if not path.parent.is_dir():
-        raise StoreUnavailable(f"Cannot open {path}: its folder does not exist.")
-    engine = write_engine(path)
+    dialect = database_at(url_or_path)
+    dialect.require()
+    engine = dialect.write_engine()
     give_up_at = time.monotonic() + patience_s
     while True:
         try:
             with engine.begin() as connection:
+                dialect.prepare(connection)
                 migrate(connection)
             break
         except SQLAlchemyError as error:
-            if not is_unavailable(error):
+            if not is_unavailable(dialect, error):
                 raise
             if time.monotonic() >= give_up_at:
-                raise StoreUnavailable(f"Cannot open {path}: {words(error)}") from error
+                raise StoreUnavailable(f"Cannot open {dialect.place}: {dialect.words(error)}") from error
             time.sleep(0.05)
-    return SqlStore(engine, read_engine(path, readers), clock, patience_s=patience_s, readers=readers)
+    return SqlStore(dialect, engine, clock, patience_s=patience_s, readers=readers)
 
 
 class SqlStore(Store):
     """Implements `app.store.interface.Store`; made by `open_store`."""
 
     def __init__(
-        self, writing: Engine, reading: Engine, clock: Callable[[], float], *, patience_s: float, readers: int
+        self, dialect: Dialect, writing: Engine, clock: Callable[[], float], *, patience_s: float, readers: int
     ) -> None:
-        self._writing, self._reading = writing, reading
+        self._dialect = dialect
+        self._writing, self._reading = writing, dialect.read_engine(readers)
         self._clock = clock
         self._closed = False
         self._patience_s = patience_s
-        self._writer = Writer(writing, clock, patience_s=patience_s)
+        self._writer = Writer(writing, dialect, clock, patience_s=patience_s)
         self._on_resumed: list[Callable[[], None]] = []
         self._uploads = UploadCache(clock)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
@@ -490,8 +492,8 @@ class SqlStore(Store):
             with self._reading.connect() as connection:
                 return read(connection)
         except SQLAlchemyError as error:
-            if isinstance(error, PoolTimeout) or is_unavailable(error):
-                raise StoreUnavailable(words(error)) from error
+            if isinstance(error, PoolTimeout) or is_unavailable(self._dialect, error):
+                raise StoreUnavailable(self._dialect.words(error)) from error
             raise
 
     async def _aread(self, read: Callable[[Connection], T]) -> T:

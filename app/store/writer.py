@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.store.dialect import is_unavailable, plain, words
+from app.store.dialect import Dialect, is_unavailable, plain
 from app.store.interface import Listener, StoreUnavailable
 from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
 from app.store.records import EventRecord
@@ -45,8 +45,9 @@ class Writer:
     gets `StoreUnavailable` with the database's own words.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float], *, patience_s: float) -> None:
+    def __init__(self, engine: Engine, dialect: Dialect, clock: Callable[[], float], *, patience_s: float) -> None:
         self._engine = engine
+        self._dialect = dialect
         self._clock = clock
         self._patience_s = patience_s
         self._connection: Connection | None = None
@@ -149,7 +150,7 @@ class Writer:
             try:
                 outcomes, events, noticed = self._commit(batch)
             except SQLAlchemyError as error:
-                if is_unavailable(error):
+                if is_unavailable(self._dialect, error):
                     self._drop_connection()
                     batch = self._still_patient(batch, error)
                     if batch:
@@ -189,7 +190,7 @@ class Writer:
         try:
             result = operation(transaction)
         except Exception as error:
-            if is_unavailable(error):
+            if is_unavailable(self._dialect, error):
                 raise
             transaction.undo()
             return None, plain(error)
@@ -201,7 +202,7 @@ class Writer:
         now = time.monotonic()
         waiting = [job for job in batch if now - job.queued_at < self._patience_s]
         given_up = [job for job in batch if job not in waiting]
-        answer([(job, (None, StoreUnavailable(words(error)))) for job in given_up])
+        answer([(job, (None, StoreUnavailable(self._dialect.words(error)))) for job in given_up])
         return waiting
 
     def _drop_connection(self) -> None:

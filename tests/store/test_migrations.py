@@ -16,11 +16,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import app.store.migrate
-from app.store.dialect import write_engine
 from app.store.interface import SchemaTooNew
 from app.store.migrate import HEAD, KNOWN
 from app.store.schema import metadata
 from app.store.sql import open_store
+from app.store.sqlite import Sqlite
 from tests.store.kit import ERROR, START, Clock, blob, create
 
 
@@ -38,7 +38,7 @@ def test_the_known_revisions_are_those_of_the_scripts() -> None:
 def test_migrations_make_the_schema_that_the_code_uses(tmp_path: Path) -> None:
     path = tmp_path / "new %41 ü.db"
     open_store(path).close()
-    engine = write_engine(path)
+    engine = Sqlite(path).write_engine()
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         made = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE sql LIKE '%WHERE%'").scalars())
@@ -92,7 +92,7 @@ def database_at(path: Path, revision: str) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(app.store.migrate.__file__).parent / "migrations"))
-    engine = write_engine(path)
+    engine = Sqlite(path).write_engine()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
@@ -124,7 +124,7 @@ def test_a_database_of_the_first_revision_is_upgraded_with_what_it_holds(tmp_pat
     assert create(store, retry_of=old.id).retry_of == old.id
     assert sum(store.queue().by_status.values()) == 2
     store.close()
-    engine = write_engine(path)
+    engine = Sqlite(path).write_engine()
     with engine.connect() as checked:
         assert compare_metadata(MigrationContext.configure(checked), metadata) == []
 
@@ -132,6 +132,7 @@ def test_a_database_of_the_first_revision_is_upgraded_with_what_it_holds(tmp_pat
 OPEN = """
 import sys
 from app.store.sql import open_store
+from app.store.sqlite import Sqlite
 store = open_store(sys.argv[1])
 print("alembic" in sys.modules, flush=True)
 store.close()

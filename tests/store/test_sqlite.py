@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event
 
 import app.store.writer
 from app.store import routes
-from app.store.dialect import is_unavailable
+from app.store.dialect import Dialect, is_unavailable
 from app.store.interface import StaleClaim, StoreUnavailable
 from app.store.reads import list_tasks
 from app.store.records import Offer, TaskFilter
@@ -39,8 +39,8 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set as soon as the writer has met an unavailable database."""
     met = threading.Event()
 
-    def spy(error: BaseException) -> bool:
-        unavailable = is_unavailable(error)
+    def spy(dialect: Dialect, error: BaseException) -> bool:
+        unavailable = is_unavailable(dialect, error)
         if unavailable:
             met.set()
         return unavailable
@@ -142,7 +142,7 @@ def test_a_missing_folder_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://localhost/x", ":memory:", "sqlite:///:memory:", ""])
 def test_a_database_that_cannot_be_used_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"SQLite only|needs a file"):
+    with pytest.raises(ValueError, match=r"stores in SQLite|needs a file"):
         open_store(url)
 
 
