@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from app.media.image import load_image
 from app.render.film import points
 from app.render.warp.animation import Animator
-from tests.render.test_warp_picture import REST, look
+from app.render.warp.dentition import drawn_plate
+from app.render.warp.subject import teeth_plate
+from app.render.warp.teeth import Plate
+from app.render.warp.teeth_build import build_of
+from tests.render.test_warp_picture import OPEN, REST, look, speak
 
 FACES = Path(__file__).parents[2] / "evaluation" / "faces"
 FULL_LIPS = ("london_045", "london_061", "london_126")
@@ -59,3 +65,62 @@ def test_rounding_leaves_the_skin_below_the_nose_where_it_is(name: str) -> None:
     rest, rounded = Animator(look(photo(name)).rest, 1.0).pose(torch.stack([REST, U])).shape
     philtrum = points.MESH.index(164)
     assert (rounded - rest)[philtrum, :2].norm() < 0.015
+
+
+WITHOUT_TEETH = ("hopper", "london_045", "london_061", "london_092", "london_136", "london_140")
+
+
+def test_everybody_has_teeth_of_their_own() -> None:
+    plates = [teeth_plate(look(picture), picture, 0) for picture in map(photo, WITHOUT_TEETH)]
+    assert not any(plate.own for plate in plates)
+    rows = torch.linspace(-0.05, 0.06, 60)[None, :, None].expand(1, 60, 240)
+    across = torch.linspace(-0.25, 0.25, 240)[None, None].expand(1, 60, 240)
+    edges = [plate.sample(across, (plate.top + plate.bottom) / 2 + 0.02 + rows)[0, 3].sum(0) for plate in plates]
+    for number, one in enumerate(edges):
+        for other in edges[:number]:
+            assert (one - other).abs().max() > 2.0, "rows of 60 in 0.11 units"
+
+
+def test_the_same_face_has_the_same_teeth_in_a_smaller_photo() -> None:
+    large = photo("london_045")
+    small = torch.from_numpy(cv2.resize(large.numpy(), (300, 300), interpolation=cv2.INTER_AREA))
+    one, other = (build_of(look(picture).rest.shape, 1.0) for picture in (large, small))
+    assert one.tooth_width == pytest.approx(other.tooth_width, abs=0.02)
+    assert one.shown == pytest.approx(other.shown, abs=0.003)
+    assert one == build_of(look(large).rest.shape, 1.0)
+
+
+@pytest.mark.parametrize(("scale", "most"), [(30.0, 0.055), (60.0, 0.03), (120.0, 0.012)])
+def test_drawn_teeth_have_no_steps_in_small_faces(scale: float, most: float) -> None:
+    """Seen at one place per pixel they look as they do through a lens: averaged over each pixel."""
+    subject = look(photo("london_045"))
+    lip = subject.rest.shape[list(points.INNER_UPPER), :2]
+    skin, build = torch.tensor([200.0, 150.0, 125.0]), build_of(subject.rest.shape, 1.0)
+    coarse, fine = (drawn_plate(lip, size, skin, 1.0, build) for size in (scale, 480.0))
+    seen, true = _pixels(coarse, scale, 1), _pixels(fine, scale, 16)
+    assert (seen - true).square().mean().sqrt() < most
+
+
+def _pixels(plate: Plate, scale: float, each: int) -> Tensor:
+    """Coverage in pixels of 1 / `scale` units, from `each` x `each` places in every one."""
+    v = (torch.arange(int(0.20 * scale) * each) + 0.5) / (scale * each) + plate.top + 0.02
+    u = (torch.arange(int(0.60 * scale) * each) + 0.5) / (scale * each) - 0.30
+    rows, columns = torch.meshgrid(v, u, indexing="ij")
+    return functional.avg_pool2d(plate.sample(columns[None], rows[None])[0, 3][None], each)[0]
+
+
+def test_lower_teeth_show_in_wide_openings_only() -> None:
+    picture = photo("london_136")
+    subject = look(picture)
+    said = torch.stack([OPEN, torch.tensor([0.5, 0.5, 0.0, 0.0, 0.0, 1.0])])
+    frames = speak(picture, subject, said).float()
+    shapes = Animator(subject.rest, 1.0).pose(said).shape
+    scale = float(subject.poses.scale[0])
+    above_lip = []
+    for frame, shape in zip(frames, shapes, strict=True):
+        x, y = subject.poses.to_pixels(shape[None])[0, points.INNER_LOWER[5], :2].tolist()
+        band = frame[int(y - 0.022 * scale) : int(y - 0.005 * scale), int(x - 4) : int(x + 5)]
+        above_lip.append(band.mean((0, 1)))
+    wide, narrow = (float(colour[1] / colour[0]) for colour in above_lip)
+    assert wide > 0.7, "enamel"
+    assert narrow < 0.6, "tongue and gums"

@@ -37,20 +37,21 @@ _BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
 
 @dataclass(frozen=True)
 class LowerFace:
-    """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop,
-    `opening` [B] the lips' distance in the middle, `spread` [B] 0..1 as in /i/, `bite` [B] the f/v contact 0..1.
+    """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop, `opening` [B] the lips'
+    distance in the middle, `spread` and `rounded` [B] 0..1 as in /i/ and in /u/, `bite` [B] the f/v contact 0..1.
     `amount` [B] is how much of all that a frame takes on: 0 leaves it as it is, between them it is on its way."""
 
     shape: Tensor
     jaw: Tensor
     opening: Tensor
     spread: Tensor
+    rounded: Tensor
     bite: Tensor
     amount: Tensor
 
     def part(self, frames: slice) -> LowerFace:
         """The shapes of some of the frames."""
-        values = (self.shape, self.jaw, self.opening, self.spread, self.bite, self.amount)
+        values = (self.shape, self.jaw, self.opening, self.spread, self.rounded, self.bite, self.amount)
         return LowerFace(*(value[frames] for value in values))
 
 
@@ -86,7 +87,8 @@ class Animator:
         lips = lips + self._thickness(closed, rounded, bite)
         lips = lips + self._sideways(lips, spread, rounded, opening)
         shape = self._rest + lips + self._skin.follow(lips, drop)
-        return LowerFace(shape, drop, opening, (spread * (1 - closed)).clamp(0, 1), bite, torch.ones_like(drop))
+        wide = (spread * (1 - closed)).clamp(0, 1)
+        return LowerFace(shape, drop, opening, wide, rounded.clamp(0, 1), bite, torch.ones_like(drop))
 
     def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor) -> Tensor:
         """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""

@@ -194,7 +194,7 @@ class Compositor:
         above, below = y - curves[:, 0], curves[:, 1] - y
         plane = TeethPlane(pose, self._depth).to_plane(near)
         across = x / mouth.half[:, None, None]
-        speaking = (mouth.height(), face.jaw, face.spread, face.bite)
+        speaking = (mouth.height(), face.jaw, face.spread, face.rounded, face.bite, 1 / pose.scale)
         view = MouthView(plane[..., 0], plane[..., 1], across, above, below, *speaking)
         inside = paint(view, self._plate, light, self._seam)
         edge = (1 / pose.scale).clamp_min(_EDGE)[:, None, None]

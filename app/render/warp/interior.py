@@ -11,9 +11,15 @@ from app.render.warp.dentition import enamel, lower_teeth
 from app.render.warp.lighting import Light
 from app.render.warp.teeth import Plate
 
-_CAVITY = (0.20, 0.085, 0.080)  # of the skin's brightness: wet tissue in the dark
+_CAVITY = (0.23, 0.098, 0.090)  # of the skin's brightness: wet tissue in the dark
 _TONGUE = (0.74, 0.36, 0.35)
 _LINE = (0.30, 0.16, 0.15)  # the line between shut lips
+_RIM_ABOVE, _RIM_BELOW = 0.020, 0.012  # how far in from the lips' edges that line's colour reaches, in units
+_RIM_LIT = 0.6  # how much of it the teeth take at f and v
+_LOWER = (0.68, 0.57, 0.52)  # of the upper teeth's colour: in shade, lit by tongue and lip
+_LOWER_EDGE = 0.0  # of the lower teeth, below the lips' line at rest, in units
+_LOWER_FROM = 0.15  # opening from which they show
+_NARROW = 0.75  # of the light comes into the narrowest parts of the opening
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class MouthView:
 
     `u`, `v`: head coordinates of the plane of the teeth. `x`: along the line of the corners, -1..1 between them.
     `above`, `below`: units below the upper and above the lower lip's edge. `opening` [B]: the lips' greatest
-    distance; `jaw`, `spread`, `bite` [B]: as in `animation.LowerFace`.
+    distance; `jaw`, `spread`, `rounded`, `bite` [B]: as in `animation.LowerFace`. `pixel` [B]: a pixel's size in units.
     """
 
     u: Tensor
@@ -33,7 +39,9 @@ class MouthView:
     opening: Tensor
     jaw: Tensor
     spread: Tensor
+    rounded: Tensor
     bite: Tensor
+    pixel: Tensor
 
 
 def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
@@ -45,8 +53,9 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
     colour = _tongue(colour, view, brightness, depth)
     colour = _lower_teeth(colour, view, light, seam, plate.dim)
     colour = _upper_teeth(colour, view, plate, light)
-    rim = _smooth(torch.minimum(view.above, view.below) / 0.022)
-    rim = rim + (1 - rim) * 0.75 * view.bite[:, None, None]  # at f and v the teeth stand before the lip, in the light
+    # Lips turn inward at their edges: into the dark above, into what the tongue and teeth reflect below.
+    rim = torch.minimum(_smooth(view.above / _RIM_ABOVE), _smooth((view.below + _RIM_BELOW / 2) / (1.5 * _RIM_BELOW)))
+    rim = rim + (1 - rim) * _RIM_LIT * view.bite[:, None, None]  # at f and v teeth stand before the lip
     small = _smooth(view.opening / 0.05)[:, None, None]
     line = brightness * _row(_LINE, view.u) * (1 - 0.45 * small)[:, None]
     colour = line + (colour - line) * (rim * small + (1 - rim) * small * 0.35)[:, None]
@@ -64,28 +73,41 @@ def _tongue(colour: Tensor, view: MouthView, brightness: Tensor, depth: Tensor) 
 
 
 def _lower_teeth(colour: Tensor, view: MouthView, light: Light, seam: float, dim: float) -> Tensor:
-    """They sink with the jaw, a little less than the lip that covers them: they show in wide openings only."""
-    edge = seam + 0.055 + view.jaw[:, None, None] * 1.0
-    shade, cover = lower_teeth(view.u, view.v - edge)
-    cover = cover * _smooth((view.opening - 0.10) / 0.10)[:, None, None]
-    lit = enamel(light.skin)[:, :, None, None] * (0.70 * dim) * (shade * _side_light(view, light))[:, None]
+    """They sink with the jaw, like the lip that covers them: their edges show in wide openings only."""
+    edge = seam + _LOWER_EDGE + view.jaw[:, None, None]
+    shade, cover = lower_teeth(view.u, view.v - edge, view.pixel[:, None, None])
+    cover = cover * _smooth((view.opening - _LOWER_FROM) / 0.08)[:, None, None]
+    shade = shade * _side_light(view, light) * _sheltered(view)
+    lit = enamel(light.skin)[:, :, None, None] * _row(_LOWER, view.u) * dim
+    lit = lit * torch.stack([shade, shade.pow(1.1), shade.pow(1.2)], 1)
     return colour + (lit - colour) * cover[:, None]
 
 
 def _upper_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light) -> Tensor:
     rgba = plate.sample(view.u, view.v)
     gain = (light.skin / plate.light.clamp_min(1.0)).clamp(0.3, 2.0)[:, :, None, None]
-    shadow = 0.55 + 0.45 * _smooth(torch.maximum(view.above / 0.040, view.bite[:, None, None]))  # the lip's
-    open_enough = _smooth((view.opening - 0.03 + 0.025 * view.spread) / 0.055)
+    bite = view.bite[:, None, None]
+    # The lip's shadow: sharp beside its edge, soft below it; lips put forward shade more.
+    close = 0.25 * torch.exp(-(view.above / 0.015).clamp_min(0)) + 0.15 * torch.exp(-(view.above / 0.06).clamp_min(0))
+    shadow = 1 - close * (1 - 0.7 * bite)
+    open_enough = _smooth((view.opening - 0.022 + 0.025 * view.spread) / 0.055) * (1 - 0.15 * view.rounded)
     open_enough = torch.maximum(open_enough, view.bite)[:, None, None]
-    sides = 1 - 0.45 * view.x.abs().clamp(0, 1).pow(3)
-    shade = shadow * sides * (0.35 + 0.65 * open_enough)
+    shade = shadow * torch.lerp(_sheltered(view), 1 - 0.5 * view.x.square().clamp_max(1), bite)
+    shade = shade * (0.35 + 0.65 * open_enough)
     if not plate.own:
         shade = shade * _side_light(view, light)
-    lit = rgba[:, :3] * gain * torch.stack([shade, shade.pow(1.2), shade.pow(1.35)], 1)  # dim teeth look warm
+    lit = rgba[:, :3] * gain * torch.stack([shade, shade.pow(1.1), shade.pow(1.2)], 1)  # dim teeth look warm
     # Light reaches teeth through an opening, not through a slit.
     cover = rgba[:, 3:] * (0.10 + 0.90 * open_enough)[:, None]
     return colour + (lit - colour) * cover
+
+
+def _sheltered(view: MouthView) -> Tensor:
+    """How much of the light that falls on the face comes in, [B, H, W] 0..1: little beside the corners and in narrow
+    parts of the opening."""
+    height = (view.above + view.below).clamp_min(0)
+    sides = 1 - 0.45 * view.x.abs().clamp(0, 1).pow(2.5)
+    return sides * (_NARROW + (1 - _NARROW) * _smooth(height / 0.09))
 
 
 def _side_light(view: MouthView, light: Light) -> Tensor:

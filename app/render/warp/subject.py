@@ -10,10 +10,11 @@ from torch import Tensor
 from app.render.film import points
 from app.render.film.pose import HeadPose, fit_poses
 from app.render.warp.dentition import drawn_plate, enamel
-from app.render.warp.eyewear import inside_eyes
+from app.render.warp.eyewear import has_glasses, inside_eyes
 from app.render.warp.lighting import read_light
 from app.render.warp.rest import RestFace, lip_gaps, rest_face
 from app.render.warp.teeth import LONGEST, SHORTEST, Plate, own_plate
+from app.render.warp.teeth_build import build_of
 
 _TEETH_BEHIND = 0.05  # teeth lie this far behind the edge of the lips, in units
 
@@ -74,11 +75,14 @@ def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:
     origin = pose.origin[0, :2] + pose.rotation[0, :2, 2] * subject.teeth_depth * scale
     upper, lower = seen[list(points.INNER_UPPER)], seen[list(points.INNER_LOWER)]
     plate = own_plate(picture, upper, lower, pose.flat()[0], origin, scale, light.skin[0])
-    dim = _dimness(picture, pixels[0], light.skin[0])
+    # Eyes behind glasses are dark in any light.
+    worn = has_glasses(picture, pose, subject.rest.seen)
+    dim = 1.0 if worn else _dimness(picture, pixels[0], light.skin[0])
     if plate is not None:
         return replace(plate, dim=dim)
     rest = flattened(pose.to_pixels(subject.rest.shape)[:, :, :2])
-    return drawn_plate(rest[list(points.INNER_UPPER)], float(subject.poses.scale.max()), light.skin[0], dim)
+    lip, build = rest[list(points.INNER_UPPER)], build_of(subject.rest.shape, dim)
+    return drawn_plate(lip, float(subject.poses.scale.max()), light.skin[0], dim, build)
 
 
 _AS_EYES = 1.25  # teeth are at most so much brighter than the whites of the eyes
