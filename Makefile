@@ -40,8 +40,10 @@ demo: $(STAMP)  ## make demo.mp4 from the bundled samples, over HTTP, through a 
 serve: $(STAMP)  ## run the service until Ctrl-C
 	$(BIN)/greenroom serve $(ARGS)
 
-test: $(STAMP)  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+# A file's tests stay together in one process. Every service in them starts several processes and watches clocks, which
+# is why more than four at once are none too few.
+test: $(STAMP)  ## run all tests, on all cores (one after the other: ARGS='-n 0')
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)  ## check style, types and the house rules
 	$(BIN)/ruff check .

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 
 LONG = "long"
 """The profile of Hypothesis under `--long`."""
+
+LONGEST = (
+    "tests/e2e", "tests/faults", "tests/cli", "tests/worker", "tests/test_readme.py", "tests/client",
+)  # fmt: skip
+"""Files that take long, because they start services. Side by side with others they come first: were they last, one
+process would end long after the others."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(LONG, max_examples=1000)
     if config.getoption("--long"):
         settings.load_profile(LONG)
+    # Threads of torch that wait for each other spin, which takes the cores from all the other processes of the tests:
+    # a demo beside a busy machine took 27 s of processor time, and 6 s like this. Slots inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist; all must agree on the order
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
 
-def loaded_after(statement: str) -> set[str]:
+@cache
+def loaded_after(statement: str) -> frozenset[str]:
     script = f"{statement}; import sys; print('\\n'.join(sys.modules))"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    return set(out.stdout.split())
+    return frozenset(out.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["app.store", "app.api", "app.service", "fastapi", "sqlalchemy", "torch"])

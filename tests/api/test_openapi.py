@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -18,6 +20,9 @@ import schemathesis
 from hypothesis import settings
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.generation import derive_operation_seed
+from schemathesis.generation.hypothesis.builder import HypothesisTestConfig, HypothesisTestMode, create_test
+from schemathesis.schemas import APIOperation
 
 from app.api.app import create_app
 from app.api.drop_in.terms import DropIn
@@ -169,34 +174,63 @@ CONFIG = {"seed": 1, "generation": {"max-examples": EXAMPLES, "deterministic": T
 schema = schemathesis.openapi.from_dict(description(), config=schemathesis.Config.from_dict(CONFIG))
 
 
-@schema.exclude(path="/human/generate").parametrize()
-def test_answers_are_as_described(case: schemathesis.Case, stock: Stock) -> None:
-    believable = mend(case, stock)
-    excluded = [] if believable else [POSITIVE]
-    if case.path.startswith("/easy/"):
-        excluded.append(NEGATIVE)  # everything is 200 there, and says no in its envelope
-    sent = case.as_transport_kwargs(base_url=stock.api.url)
-    with requests.request(**sent, stream=case.path in STREAMS, timeout=20) as response:
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            response._content = response.raw.read(1)  # what follows comes when it happens
-        case.validate_response(response, excluded_checks=excluded)
+LASTING = "/human/generate"
+OPERATIONS = [result.ok() for result in schema.get_all_operations()]
+of_operations = partial(pytest.mark.parametrize, "operation", ids=attrgetter("label"))
 
 
-@schema.include(path="/human/generate").parametrize()
-def test_answers_of_a_request_that_lasts_are_as_described(case: schemathesis.Case, working: Stock) -> None:
-    believable = is_positive(case)
-    if believable:
-        case.body |= working.paths()
-    case.call_and_validate(
-        base_url=working.api.url, timeout=60, excluded_checks=[NEGATIVE] if believable else [POSITIVE]
+def try_out(operation: APIOperation, check: Callable[..., None]) -> None:
+    """Give `check(case)` the examples of an operation, the borders of its schemas, and random requests.
+
+    schemathesis makes tests of this kind itself, but all operations' then have one name.
+    """
+    terms = HypothesisTestConfig(
+        project=schema.config,
+        modes=list(HypothesisTestMode),
+        settings=schema.config.get_hypothesis_settings(operation=operation, phase="fuzzing"),
+        explicit_setting_names={"max_examples"},
+        seed=derive_operation_seed(schema.config.seed, operation.label),
     )
+    create_test(operation=operation, test_func=check, config=terms)()
 
 
-def test_every_operation_was_served(stock: Stock) -> None:
-    """The requests of the tests above reach what they are about. For this file as a whole."""
-    served = {(method, route) for method, route, status, _ in stock.api.observed if status < 300}
-    known = {(method.upper(), path) for path, item in schema.raw_schema["paths"].items() for method in item}
-    assert known - served == set()
+@of_operations([operation for operation in OPERATIONS if operation.path != LASTING])
+def test_answers_are_as_described(operation: APIOperation, stock: Stock) -> None:
+    served = 0
+
+    def check(case: schemathesis.Case) -> None:
+        nonlocal served
+        believable = mend(case, stock)
+        excluded = [] if believable else [POSITIVE]
+        if case.path.startswith("/easy/"):
+            excluded.append(NEGATIVE)  # everything is 200 there, and says no in its envelope
+        sent = case.as_transport_kwargs(base_url=stock.api.url)
+        with requests.request(**sent, stream=case.path in STREAMS, timeout=20) as response:
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                response._content = response.raw.read(1)  # what follows comes when it happens
+            case.validate_response(response, excluded_checks=excluded)
+        served += response.status_code < 300
+
+    try_out(operation, check)
+    assert served, "no request reached what it was about"
+
+
+@of_operations([operation for operation in OPERATIONS if operation.path == LASTING])
+def test_answers_of_a_request_that_lasts_are_as_described(operation: APIOperation, working: Stock) -> None:
+    served = 0
+
+    def check(case: schemathesis.Case) -> None:
+        nonlocal served
+        believable = is_positive(case)
+        if believable:
+            case.body |= working.paths()
+        response = case.call_and_validate(
+            base_url=working.api.url, timeout=60, excluded_checks=[NEGATIVE] if believable else [POSITIVE]
+        )
+        served += response.status_code < 300
+
+    try_out(operation, check)
+    assert served, "no request reached what it was about"
 
 
 def test_the_description_is_that_of_the_service(stock: Stock) -> None:
