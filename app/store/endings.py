@@ -44,12 +44,16 @@ def list_attempt_endings(connection: Connection, owner: str, since: float, limit
     """Attempts of `owner` that ended after `since`, newest first, at most `limit`."""
     a = attempts.c
     query = (
-        select(a.tier, a.device, a.outcome, a.error["code"].as_string(), a.started_at, a.ended_at)
+        select(a.tier, a.device, a.outcome, a.error, a.started_at, a.ended_at)
         .where(a.ended_at.is_not(None), a.ended_at > since, a.owner == owner)
         .order_by(a.ended_at.desc())
         .limit(limit)
     )
-    return [AttemptEnding(*row) for row in _rows(connection, query)]
+    # The code is taken out of the error here: PostgreSQL will not look into JSON that holds a NUL.
+    return [
+        AttemptEnding(tier, device, outcome, None if error is None else error.get("code"), *times)
+        for tier, device, outcome, error, *times in _rows(connection, query)
+    ]
 
 
 def list_task_endings(connection: Connection, owner: str, since: float, limit: int) -> list[TaskEnding]:

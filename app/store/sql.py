@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins, workload
@@ -71,7 +71,7 @@ def open_store(
     patience_s: float = PATIENCE_S,
     readers: int = READERS,
 ) -> SqlStore:
-    """Open the database (a path, or `sqlite:///path`), creating or migrating it where needed.
+    """Open the database (a path, `sqlite:///path` or `postgresql://...`), migrating it where needed.
 
     `clock` gives epoch seconds. Raises ValueError for a database that is not supported, `SchemaTooNew` for one that a
     newer version has written, `StoreUnavailable` for one that cannot be opened within `patience_s`.
@@ -489,12 +489,27 @@ class SqlStore(Store):
     def _read(self, read: Callable[[Connection], T]) -> T:
         self._refuse_if_closed()
         try:
-            with self._reading.connect() as connection:
-                return read(connection)
+            return self._read_once(read)
         except SQLAlchemyError as error:
-            if isinstance(error, PoolTimeout) or is_unavailable(self._dialect, error):
-                raise StoreUnavailable(self._dialect.words(error)) from error
-            raise
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                # It broke while it lay idle, e.g. the server was restarted; the pool has dropped all of its age.
+                return self._read_again(read)
+            raise self._told(error) from error
+
+    def _read_again(self, read: Callable[[Connection], T]) -> T:
+        try:
+            return self._read_once(read)
+        except SQLAlchemyError as error:
+            raise self._told(error) from error
+
+    def _read_once(self, read: Callable[[Connection], T]) -> T:
+        with self._reading.connect() as connection:
+            return read(connection)
+
+    def _told(self, error: SQLAlchemyError) -> Exception:
+        """`StoreUnavailable` for an error that passes, else the error."""
+        passes = isinstance(error, PoolTimeout) or is_unavailable(self._dialect, error)
+        return StoreUnavailable(self._dialect.words(error)) if passes else error
 
     async def _aread(self, read: Callable[[Connection], T]) -> T:
         self._refuse_if_closed()

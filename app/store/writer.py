@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.store.dialect import Dialect, is_unavailable, plain
 from app.store.interface import Listener, StoreUnavailable
 from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
+from app.store.reads import list_events
 from app.store.records import EventRecord
 from app.store.transaction import Transaction
 
@@ -36,6 +38,30 @@ BATCH_LIMIT = 128
 
 PAUSE_S = 0.02
 """Pause between two tries while the database is not available."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A transaction that has been run."""
+
+    outcomes: dict[Job, Outcome]
+    """Per operation its result or its failure."""
+    events: list[EventRecord]
+    wakes_sender: bool
+    """Whether notices may be sent now."""
+
+    def is_in(self, connection: Connection) -> bool:
+        """Whether it was committed, as far as its events tell. One without events may as well be run again."""
+        if not self.events:
+            return False
+        last = self.events[-1]
+        found = list_events(connection, None, last.id - 1, 1)
+        return [_name(event) for event in found] == [_name(last)]
+
+
+def _name(event: EventRecord) -> tuple[object, ...]:
+    """What tells an event from one that another process wrote under the same id."""
+    return event.id, event.task_id, event.type, event.attempt, event.at
 
 
 class Writer:
@@ -51,6 +77,7 @@ class Writer:
         self._clock = clock
         self._patience_s = patience_s
         self._connection: Connection | None = None
+        self._doubtful: _Done | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._listeners: list[Listener] = []
         self._notice_listeners: list[Callable[[], None]] = []
@@ -126,6 +153,7 @@ class Writer:
                 self._serve(batch)
             except BaseException as error:  # the thread must outlive every fault, and no caller may wait for ever
                 log.exception("The store's writer failed on a batch of %d operations", len(batch))
+                self._doubtful = None
                 self._drop_connection()
                 answer([(job, (None, StoreUnavailable(f"The writer failed: {error!r}"))) for job in batch])
         self._drop_connection()
@@ -148,8 +176,8 @@ class Writer:
     def _serve(self, batch: list[Job]) -> None:
         while batch:
             try:
-                outcomes, events, noticed = self._commit(batch)
-            except SQLAlchemyError as error:
+                done = self._commit(batch)
+            except (SQLAlchemyError, ValueError, TypeError) as error:  # the last two: of a value that is not storable
                 if is_unavailable(self._dialect, error):
                     self._drop_connection()
                     batch = self._still_patient(batch, error)
@@ -164,26 +192,40 @@ class Writer:
                     answer([(batch[0], (None, plain(error)))])
                     return
                 continue
-            answer(list(zip(batch, outcomes, strict=True)))
-            if events:
-                self._notify(events)
-            if noticed:
+            self._doubtful = None
+            answer([(job, done.outcomes[job]) for job in batch])
+            if done.events:
+                self._notify(done.events)
+            if done.wakes_sender:
                 self._tell_of_notices()
             return
 
-    def _commit(self, batch: Sequence[Job]) -> tuple[list[Outcome], list[EventRecord], bool]:
+    def _commit(self, batch: Sequence[Job]) -> _Done:
         """Run the batch in one durable transaction.
 
-        Per operation its result or its failure; the events; and whether notices may be sent now.
+        A commit that failed may have been made all the same, where only its answer was lost. Then nothing is run
+        again: the lock that this transaction begins with says that the other one is over, and the last event whose it
+        was.
         """
         if self._connection is None:
             self._connection = self._engine.connect()
         connection = self._connection
-        with connection.begin():
-            transaction = Transaction(connection, self._clock)
-            outcomes = [self._run_one(transaction, job.operation) for job in batch]
-            transaction.finish()
-        return outcomes, transaction.events, transaction.wakes_sender
+        with connection.begin() as transaction:
+            if self._doubtful is not None and self._doubtful.is_in(connection):
+                transaction.rollback()
+                return self._doubtful
+            self._doubtful = None
+            work = Transaction(connection, self._clock)
+            outcomes = {job: self._run_one(work, job.operation) for job in batch}
+            work.finish()
+            done = _Done(outcomes, work.events, work.wakes_sender)
+            try:
+                transaction.commit()
+            except SQLAlchemyError as error:
+                if is_unavailable(self._dialect, error):
+                    self._doubtful = done
+                raise
+        return done
 
     def _run_one(self, transaction: Transaction, operation: Operation[Any]) -> Outcome:
         transaction.begin()
@@ -202,6 +244,8 @@ class Writer:
         now = time.monotonic()
         waiting = [job for job in batch if now - job.queued_at < self._patience_s]
         given_up = [job for job in batch if job not in waiting]
+        if not waiting:
+            self._doubtful = None
         answer([(job, (None, StoreUnavailable(self._dialect.words(error)))) for job in given_up])
         return waiting
 

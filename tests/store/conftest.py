@@ -11,14 +11,21 @@ from typing import Any, Protocol
 import pytest
 
 from app.store.interface import Store
+from app.store.schema import counters, metadata
 from app.store.sql import SqlStore, open_store
+from tests.postgresql import Cluster, cluster
 from tests.store.kit import Clock
+
+__all__ = ["cluster"]
 
 
 class StoreFactory(Protocol):
-    """Opens stores on one database; `url` opens it in another process."""
+    """Opens stores on one database."""
 
     url: str
+    """Opens it in another process."""
+    histories: int
+    """How many random histories are enough each time that all tests are run."""
 
     def __call__(self, clock: Callable[[], float], **options: Any) -> SqlStore:
         """One more store."""
@@ -31,6 +38,8 @@ class StoreFactory(Protocol):
 
 
 class SqliteFactory:
+    histories = 30
+
     def __init__(self, template: Path) -> None:
         self._template = template
         self._folder = tempfile.TemporaryDirectory(prefix="greenroom-store-")
@@ -59,9 +68,72 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite"])
-def store_factory(sqlite_template: Path) -> Iterator[StoreFactory]:
-    factory = SqliteFactory(sqlite_template)
+_EMPTY = f"UPDATE {counters.name} SET value = 0"
+for _table in metadata.sorted_tables:
+    if _table is not counters:
+        _EMPTY = f"DELETE FROM {_table.name}; {_EMPTY}"
+
+
+class PostgresqlFactory:
+    """Databases of one server. To empty one is ten times as fast as to make one."""
+
+    histories = 6
+
+    def __init__(self, cluster: Cluster, template: str, free: list[str]) -> None:
+        self._cluster, self._template, self._free = cluster, template, free
+        self._name = free.pop() if free else cluster.create(template)
+        self.url = cluster.url(self._name)
+        self._opened: list[SqlStore] = []
+
+    def __call__(self, clock: Callable[[], float], **options: Any) -> SqlStore:
+        store = open_store(self.url, clock, **options)
+        self._opened.append(store)
+        return store
+
+    def fresh(self) -> PostgresqlFactory:
+        return PostgresqlFactory(self._cluster, self._template, self._free)
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+        self._cluster.execute(_EMPTY, self._name)
+        self._free.append(self._name)
+
+
+@pytest.fixture(scope="session")
+def make_postgresql(cluster: Cluster) -> Callable[[], PostgresqlFactory]:
+    template, free = cluster.create(), list[str]()
+    open_store(cluster.url(template)).close()
+    return lambda: PostgresqlFactory(cluster, template, free)
+
+
+SEEDS = 2
+"""Random histories of a parametrised test that PostgreSQL plays without `--long`: it is slower, and the code is one."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long_on_postgresql: only with --long where the database is PostgreSQL")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    left, kept = [], []
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        long = params.get("seed", 0) >= SEEDS or item.get_closest_marker("long_on_postgresql") is not None
+        (left if params.get("store_factory") == "postgresql" and long else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_factory(request: pytest.FixtureRequest) -> Iterator[StoreFactory]:
+    factory: StoreFactory
+    if request.param == "sqlite":
+        factory = SqliteFactory(request.getfixturevalue("sqlite_template"))
+    else:
+        factory = request.getfixturevalue("make_postgresql")()
     yield factory
     factory.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -134,6 +133,7 @@ def test_a_predecessor_without_a_result_fails_those_that_wait(store: Store, cloc
     assert_consistent(store)
 
 
+@pytest.mark.long_on_postgresql
 def test_a_chain_of_thousands_fails_to_its_end_and_every_task_names_the_first(store: Store) -> None:
     first = create(store)
     chain = [first.id]
@@ -488,18 +488,6 @@ def test_some_tasks_are_read_at_once(store: Store) -> None:
     first, second = create(store), create(store)
     assert run(store.aget_some([second.id, first.id, "none"])) == {first.id: first, second.id: second}
     assert run(store.aget_some([])) == {}
-
-
-def test_looking_for_what_can_go_costs_a_look_up_however_many_wait(store_factory: StoreFactory, clock: Clock) -> None:
-    store = store_factory(clock)
-    first = create(store)
-    for _ in range(20):
-        follow(store, first.id)
-    with sqlite3.connect(store_factory.url) as connection:
-        for condition in ("waits_for = '' AND broken_by IS NULL", "broken_by IS NOT NULL"):
-            [plan] = connection.execute(f"EXPLAIN QUERY PLAN SELECT id FROM tasks WHERE {condition}").fetchall()
-            assert "USING INDEX ix_tasks_" in plan[3]
-    connection.close()
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -311,7 +311,7 @@ def test_random_histories_agree_with_the_model(store_factory: StoreFactory, long
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=600 if long else 30,
+            max_examples=600 if long else store_factory.histories,
             stateful_step_count=50,
             deadline=None,
             phases=(

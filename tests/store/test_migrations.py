@@ -139,7 +139,7 @@ store.close()
 """
 
 
-def opened(path: Path) -> subprocess.Popen[str]:
+def opened(path: Path | str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdout=subprocess.PIPE, text=True)
 
 
