@@ -191,6 +191,55 @@ def test_lids_meet_in_a_dark_line_without_glints_of_the_eye(name: str) -> None:
         assert max(column.max() for column in columns) < 1.1 * skin, "no glints"
 
 
+BARE = ("london_034", "london_045", "london_061", "london_092", "london_120", "london_126", "london_136", "london_140")
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_shut_lids_are_skin_down_to_the_lashes(name: str) -> None:
+    """Neither the iris nor lashes that stood before the lid are left on it."""
+    photo = torch.from_numpy(load_image(FACES / f"{name}.jpg"))
+    subject = look(photo)
+    frame = act(photo, subject, [1.0], torch.zeros(1, 7))[0].float().mean(2)
+    for upper, lower in points.LIDS:
+        edges, lid_edges = (subject.pixels[0, list(lid)][2:-2, :2] for lid in (upper, lower))
+        lid = _above(frame, subject, torch.lerp(edges, lid_edges, 0.88), (0.045, 0.015))
+        bare = _above(frame, subject, edges, (0.09, 0.06)).mean()
+        assert lid.quantile(0.1) > 0.5 * bare
+        assert lid.mean() > 0.65 * bare
+
+
+def test_a_shut_lid_has_a_crease_of_its_own() -> None:
+    photo = torch.from_numpy(load_image(FACES / "london_034.jpg"))
+    subject = look(photo)
+    frame = act(photo, subject, [1.0], torch.zeros(1, 7))[0].float().mean(2)
+    for upper, _ in points.LIDS:
+        edges = subject.pixels[0, list(upper)][3:-3, :2]
+        above, crease, lid = (_above(frame, subject, edges, part).mean() for part in CREASE)
+        assert crease < 0.98 * above
+        assert crease < 0.97 * lid
+
+
+CREASE = ((0.055, 0.040), (0.016, 0.004), (-0.025, -0.045))
+"""Units above the open lid's edge: the skin, the fold, the lid over the eyeball."""
+
+
+def test_long_lashes_hang_from_the_shut_lid() -> None:
+    photo = torch.from_numpy(load_image(FACES / "london_136.jpg"))
+    subject = look(photo)
+    open_eyes, shut = act(photo, subject, [0.0, 1.0], torch.zeros(2, 7)).float().mean(3)
+    for _, lower in points.LIDS:
+        edges = subject.pixels[0, list(lower)][1:5, :2]
+        before, after = (_above(frame, subject, edges, (-0.005, -0.03)).mean() for frame in (open_eyes, shut))
+        assert after < 0.93 * before
+
+
+def _above(frame: Tensor, subject: Subject, places: Tensor, reach: tuple[float, float]) -> Tensor:
+    """Pixels of frame [H, W] in columns above `places` [N, 2], from and to so many units."""
+    scale = float(subject.poses.scale[0])
+    first, last = (units * scale for units in reach)
+    return torch.cat([frame[round(y - first) : round(y - last), round(x)] for x, y in places.tolist()])
+
+
 def test_eyes_that_are_shut_in_the_photo_stay_shut(picture: Tensor, subject: Subject) -> None:
     sleeping = act(picture, subject, [1.0], torch.zeros(1, 7))[0]
     seen = look(sleeping)
