@@ -15,6 +15,7 @@ from torch import Tensor
 
 from app.render.wav2lip import load_generator
 from app.render.wav2lip.checkpoint import CheckpointError, native_dtype
+from app.render.wav2lip.fused import FusedBlock, can_fuse
 from app.render.wav2lip.profile import profile_path
 from app.retry.taxonomy import CodedError
 from tests.render.checkpoints import SMALL, published_forward, published_weights, save_small
@@ -77,6 +78,27 @@ def test_the_devices_own_precision_changes_little(
     assert answer.dtype is torch.float32
     assert (answer - published).abs().mean() < 0.005
     assert (answer - published).abs().max() < 0.05
+
+
+def test_blocks_of_one_call_answer_as_step_by_step(
+    weights: dict[str, Tensor],
+    inputs: tuple[Tensor, Tensor],
+    published: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = saved(tmp_path / "any.pth", weights)
+    monkeypatch.setattr("app.render.wav2lip.network.can_fuse", lambda device: False)
+    apart = load_generator(path, "cpu", torch.float32)
+    assert not any(isinstance(module, FusedBlock) for module in apart.modules())
+    with torch.inference_mode():
+        answer = apart(*inputs)
+    assert (answer - published).abs().max() < 1e-5, "other machines than x86 get the published answer, too"
+    monkeypatch.undo()
+    together = load_generator(path, "cpu", torch.float32)
+    assert any(isinstance(module, FusedBlock) for module in together.modules()) is can_fuse(torch.device("cpu"))
+    with torch.inference_mode():
+        assert (together(*inputs) - answer).abs().max() < 1e-5
 
 
 def test_features_of_one_face_serve_many_frames(

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.render.wav2lip.fused import FusedBlock, can_fuse
 from app.render.wav2lip.profile import GeneratorProfile
 
 
 class Block(nn.Module):
     """Convolution (or its transpose), batch normalisation, residual where asked for, ReLU.
 
-    `fold` puts the normalisation into the convolution; after it there is nothing left to train.
+    `fold` puts all but the ReLU into the convolution; after it there is nothing left to train.
     """
 
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, *, residual: bool = False) -> None:
@@ -34,13 +35,23 @@ class Block(nn.Module):
         return functional.relu_(out)
 
     def fold(self) -> None:
-        """Merge the normalisation's running statistics into weight and bias."""
+        """Merge normalisation and residual into weight and bias: what is added unchanged is a middle weight of 1."""
         convolution, norm = self.conv_block
         assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
         assert isinstance(norm, nn.BatchNorm2d)
         transposed = isinstance(convolution, nn.ConvTranspose2d)
         fused = nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval(), transpose=transposed)
+        if self.residual:
+            middle = fused.kernel_size[0] // 2
+            fused.weight.data[:, :, middle, middle] += torch.eye(fused.out_channels)
+            self.residual = False
         self.conv_block = nn.Sequential(fused)
+
+    def fused(self) -> FusedBlock:
+        """The same block, folded before, as one call (`app.render.wav2lip.fused`)."""
+        (convolution,) = self.conv_block
+        assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+        return FusedBlock(convolution)
 
 
 def _conv(
@@ -111,7 +122,15 @@ class Generator(nn.Module):
         for weight in self.parameters():
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        if can_fuse(device):
+            self._fuse()
         self.device, self.dtype = device, dtype
+
+    def _fuse(self) -> None:
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, Block):
+                    setattr(module, name, child.fused())
 
     def _own(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
