@@ -21,7 +21,7 @@ from app.render.film import points
 from app.render.warp.animation import Animator
 from app.render.warp.compositor import Compositor, Gestures
 from app.render.warp.eyewear import has_glasses
-from app.render.warp.life import BROWS, NOD, RIGHT, TILT, TURN, Life, live
+from app.render.warp.life import BROWS, DOWN, NOD, RIGHT, TILT, TURN, Life, live
 from app.render.warp.renderer import WarpRenderer
 from app.render.warp.subject import Subject, teeth_plate
 from app.speech.channels import REST as SILENT_ROW
@@ -223,13 +223,14 @@ CREASE = ((0.055, 0.040), (0.016, 0.004), (-0.025, -0.045))
 """Units above the open lid's edge: the skin, the fold, the lid over the eyeball."""
 
 
-def test_long_lashes_hang_from_the_shut_lid() -> None:
-    photo = torch.from_numpy(load_image(FACES / "london_136.jpg"))
+@pytest.mark.parametrize("name", ["london_034", "london_126", "london_136", "london_140"])
+def test_lashes_hang_from_shut_lids(name: str) -> None:
+    photo = torch.from_numpy(load_image(FACES / f"{name}.jpg"))
     subject = look(photo)
     open_eyes, shut = act(photo, subject, [0.0, 1.0], torch.zeros(2, 7)).float().mean(3)
     for _, lower in points.LIDS:
-        edges = subject.pixels[0, list(lower)][1:5, :2]
-        before, after = (_above(frame, subject, edges, (-0.005, -0.03)).mean() for frame in (open_eyes, shut))
+        edges = subject.pixels[0, list(lower)][1:-1, :2]
+        before, after = (_above(frame, subject, edges, (-0.02, -0.04)).mean() for frame in (open_eyes, shut))
         assert after < 0.93 * before
 
 
@@ -286,6 +287,23 @@ def test_the_head_turns_and_the_pictures_border_stays(picture: Tensor, subject: 
     assert (nodded - still)[nose, 1] > 0.03 * scale, "chin down"
     across = (tilted - still)[[33, 263], 1]
     assert across[1] - across[0] > 0.03 * scale, "clockwise"
+
+
+@pytest.mark.parametrize("photo", [SAMPLES / "portrait.png", FACES / "hopper.jpg"], ids=["astronaut", "hopper"])
+def test_collar_and_background_stay_when_the_head_moves(photo: Path) -> None:
+    still = torch.from_numpy(load_image(photo))
+    subject = look(still)
+    moves = torch.zeros(4, 7)
+    moves[1, TURN], moves[1, TILT] = 0.05, 0.03
+    moves[2, NOD], moves[2, DOWN] = 0.05, 0.02
+    moves[3, TURN], moves[3, RIGHT] = -0.05, -0.02
+    frames = act(still, subject, [0.0] * 4, moves).float()
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in still.shape[:2]), indexing="ij")
+    u, v = ((torch.stack([columns, rows], 2) - subject.poses.origin[0, :2]) / subject.poses.scale[0]).unbind(2)
+    chin = float(subject.rest.shape[points.CHIN_TIP, 1])
+    for part in (v > chin + 0.55, (u.abs() > 1.2) & (v < chin)):
+        error = (frames[1:, part] - frames[:1, part]).square().mean()
+        assert 10 * torch.log10(255**2 / error) > 46, "dB"
 
 
 def test_raised_brows_leave_the_eyes_alone(picture: Tensor, subject: Subject) -> None:

@@ -21,8 +21,9 @@ _JOINT = (0.0, 0.30, 0.75)
 
 _HEAD_CENTRE = -0.62  # v of the head's middle, hair included
 _HEAD_HALF_WIDTH, _HEAD_HALF_HEIGHT = 0.92, 1.35
-_FADE = 0.62  # how far outside that ellipse (as a share of it) the movement ends
-_NECK_START, _NECK_END = 0.10, 1.30  # below the chin, in units: from all of the movement to none
+_FADE = 0.40  # how far outside that ellipse (as a share of it) the movement ends
+_NECK_START, _NECK_END = -0.05, 0.70  # below the chin, in units: from all of the movement to none; shoulders are still
+_NECK_WIDTH = 0.62  # of the head's width: what moves below the chin, collars stay
 _BORDER = 0.45  # units from the picture's border within which the movement fades: no gap opens there
 _BROW_LIFT = 0.034  # units at full raise
 _FOREHEAD = 0.30  # units above the brows to which the skin follows
@@ -81,8 +82,9 @@ class HeadMotion:
         return base + rise * _radius(u, v).square().clamp_max(1.4)
 
     def _weight(self, u: Tensor, v: Tensor) -> Tensor:
-        sideways = _smooth((1 + _FADE - _radius(u, v.clamp_max(_HEAD_CENTRE))) / _FADE)
-        # Below the middle the head becomes neck: it fades downward, and sideways as the head does.
+        # Below the mouth the head becomes neck: it gets narrower, and fades downward, where the neck bends.
+        width = 1 - (1 - _NECK_WIDTH) * _smooth((v - 0.3 * self._chin) / (0.7 * self._chin))
+        sideways = _smooth((1 + _FADE - _radius(u / width, v.clamp_max(_HEAD_CENTRE))) / _FADE)
         below = _smooth((self._chin + _NECK_END - v) / (_NECK_END - _NECK_START))
         return sideways * below
 
