@@ -28,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Threads of torch that wait for each other spin, which takes the cores from all the other processes of the tests:
     # a demo beside a busy machine took 27 s of processor time, and 6 s like this. Slots inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Hundreds of interpreters are started: none but the first should have to compile our modules.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

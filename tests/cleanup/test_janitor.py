@@ -12,6 +12,7 @@ import pytest
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.store.records import Artifact, InputRef, KeepFor, NewTask, UploadRecord
 from app.store.sql import open_store
+from tests.database import empty_database
 
 DAY = 86_400.0
 WAIT_S = 30.0
@@ -34,7 +35,7 @@ def clock():
 
 @pytest.fixture
 def store(tmp_path):
-    opened = open_store(tmp_path / "greenroom.db")
+    opened = open_store(empty_database(tmp_path / "greenroom.db"))
     yield opened
     opened.close()
 

@@ -18,9 +18,15 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.database import empty_database
+
 SAMPLES = Path(__file__).parents[2] / "samples"
 WAIT_S = 90.0
 """Bound of every wait: a cold start loads torch, on a machine that may be busy."""
+
+
+FRUGAL = {"GREENROOM_LOG_FORMAT": "json", "GREENROOM_SPARES": "0"}
+"""What services get unless a test says otherwise. A spare process costs as much as the slot that it stands by for."""
 
 
 class Service:
@@ -28,13 +34,16 @@ class Service:
 
     def __init__(self, data_dir: Path, *flags: str, **environment: str) -> None:
         self.data_dir = data_dir
+        if not data_dir.exists():
+            data_dir.mkdir(parents=True)
+            empty_database(data_dir / "greenroom.db")
         self.log = data_dir.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app", "serve", "--port", "0", "--data-dir", str(data_dir), *flags],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "GREENROOM_LOG_FORMAT": "json", **environment},
+                env=os.environ | FRUGAL | environment,
             )
         self.http = httpx.Client(base_url=self._url(), timeout=WAIT_S)
 

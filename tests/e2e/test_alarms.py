@@ -22,16 +22,16 @@ def alarms(service: Service, kind: str, name: str) -> list[dict[str, Any]]:
 
 
 def test_a_worker_that_is_killed_again_and_again_raises_an_alarm_that_resolves(serve):  # R0.12
-    service = serve(GREENROOM_ALARM_RESTART_WINDOW_S="40", **QUICK).until_ready()
+    service = serve(GREENROOM_ALARM_RESTARTS="2", GREENROOM_ALARM_RESTART_WINDOW_S="20", **QUICK).until_ready()
     name = "workers_restarting"
     assert alarms(service, "active", name) == []
     assert on_the_metrics_page(service)["greenroom_alarms", frozenset({name, "warning"})] == 0
-    for _ in range(3):
+    for _ in range(2):
         victim = until(lambda: service.http.get("/queue").json()["slots"][0]["pid"], "a process")
         psutil.Process(victim).kill()
         until(lambda pid=victim: gone(pid) and service.http.get("/queue").json()["slots"][0]["pid"] != pid, "its end")
     [alarm] = until(lambda: alarms(service, "active", name), "the alarm")
-    assert (alarm["subject"], alarm["value"], alarm["threshold"]) == ("cpu-0", 3, 3)
+    assert (alarm["subject"], alarm["value"], alarm["threshold"]) == ("cpu-0", 2, 2)
     assert alarm["resolved_at"] is None
     assert alarm["message"]
     assert alarm["hint"]

@@ -22,6 +22,7 @@ from app.retry.taxonomy import FAILURE_TABLE, FailureCode
 from app.store.records import InputRef, NewTask, TaskRecord
 from app.store.sql import open_store
 from app.tasks.status import Status
+from tests.database import empty_database
 from tests.faults.conftest import gone
 from tests.worker.conftest import Bench, write_tone
 
@@ -189,7 +190,7 @@ def day(
     # A device on which two tasks broke rests for seconds; here every task breaks something.
     patch.setattr(suspicion, "FIRST_S", 0.05)
     patch.setattr(suspicion, "LONGEST_S", 0.05)
-    store = open_store(folder / "greenroom.db")
+    store = open_store(empty_database(folder / "greenroom.db"))
     node = Bench(folder, store, slots=SLOTS, health_interval_s=1.2, phase_s=4.0)
     day = Day(node, write_tone(folder))
     # Those that are only found by waiting come first: the others run meanwhile.

@@ -38,7 +38,7 @@ WHOLE = f"{TROUBLE}::test_the_whole_file_is_in_place_before_success_is_written"
 def test_a_suite_catches_the_mutant(mutant, suite):
     command = [sys.executable, "-m", "pytest", "-p", "tests.faults.mutants", "--mutant", mutant, suite, "-q"]
     done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "--tb=line"], cwd=ROOT, capture_output=True, text=True, timeout=150
+        [*command, "-x", "-p", "no:cacheprovider", "--tb=line"], cwd=ROOT, capture_output=True, text=True, timeout=150
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-3000:] + done.stderr[-2000:]
     assert int(re.findall(r"(\d+) failed", done.stdout)[-1]) > 0

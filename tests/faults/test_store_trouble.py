@@ -18,6 +18,7 @@ from app.store.sql import SqlStore, open_store
 from app.store.transaction import Transaction
 from app.tasks.status import Status
 from app.worker import settle
+from tests.database import empty_database
 from tests.store.kit import assert_consistent
 from tests.worker.conftest import Bench, audio, bench, submit
 
@@ -30,7 +31,7 @@ TROUBLE_S = 0.8
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(tmp_path / "greenroom.db", patience_s=0.2)
+    opened = open_store(empty_database(tmp_path / "greenroom.db"), patience_s=0.2)
     yield opened
     opened.close()
 

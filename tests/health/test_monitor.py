@@ -18,6 +18,7 @@ from app.health.monitor import Monitor
 from app.retry.taxonomy import FailureCode
 from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
+from tests.database import empty_database
 from tests.store.kit import must_claim, new_task
 
 C = FailureCode
@@ -113,7 +114,7 @@ def test_two_failed_checks_and_a_good_one_are_counted_as_an_alarm_that_came_to_n
 def test_a_check_takes_far_less_than_a_twentieth_of_its_interval(tmp_path, counted):  # R0.11
     """With a real store, whose lease every check renews. `make bench-monitoring` measures what it costs a render."""
     checks = 60
-    store = open_store(tmp_path / "greenroom.db")
+    store = open_store(empty_database(tmp_path / "greenroom.db"))
     store.create(new_task())
     claim = must_claim(store)
     beats = itertools.count(1)

@@ -16,6 +16,7 @@ from app.notify.deliverer import Deliverer, DeliverySettings
 from app.notify.sender import Sender, Timeouts
 from app.store.deliveries import Delivery
 from app.store.sql import SqlStore, open_store
+from tests.database import empty_database
 from tests.notify.receiver import WAIT_S
 
 OWN_KEY = b"the service's own key, 32 bytes."
@@ -28,7 +29,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(tmp_path / "greenroom.db")
+    opened = open_store(empty_database(tmp_path / "greenroom.db"))
     yield opened
     opened.close()
 

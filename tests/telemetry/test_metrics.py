@@ -12,12 +12,13 @@ from app.store.interface import Store
 from app.store.records import CacheStats, KeepFor, QueueStats
 from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
+from tests.database import empty_database
 from tests.store.kit import ARTIFACT, ERROR, Clock, create, must_claim, succeed
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(tmp_path / "greenroom.db", Clock())
+    opened = open_store(empty_database(tmp_path / "greenroom.db"), Clock())
     yield opened
     opened.close()
 

@@ -18,6 +18,7 @@ from app.store.sql import open_store
 from app.tasks.status import Status
 from app.telemetry.sketch import ACCURACY, LEAST, Sketch
 from app.telemetry.statistics import SLICE_S, Statistics, Window
+from tests.database import empty_database
 from tests.store.kit import ERROR, Clock, create, must_claim, must_get, succeed
 
 FACELESS = ERROR | {"code": "INPUT_NO_FACE"}
@@ -30,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = open_store(tmp_path / "greenroom.db", clock)
+    opened = open_store(empty_database(tmp_path / "greenroom.db"), clock)
     yield opened
     opened.close()
 

@@ -14,6 +14,7 @@ from app.store.sql import open_store
 from app.tasks.trace import TraceContext, span_id
 from app.telemetry.task_spans import TaskSpans
 from app.telemetry.tracing import Span, attempt_span, task_span
+from tests.database import empty_database
 from tests.store.kit import ARTIFACT, ERROR, START, Clock, blob, create, must_claim, run, succeed
 
 REQUEST = TraceContext("ab" * 16, "cd" * 8)
@@ -65,7 +66,7 @@ class Told:
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[Told]:
     clock = Clock()
-    store = open_store(tmp_path / "greenroom.db", clock)
+    store = open_store(empty_database(tmp_path / "greenroom.db"), clock)
     yield Told(store, clock)
     store.close()
 

@@ -14,6 +14,7 @@ from app.store.sql import SqlStore, open_store
 from app.tiers.settings import TierSettings
 from app.tiers.tiers import Tiers
 from app.worker.board import TierBoard
+from tests.database import empty_database
 from tests.store.kit import create
 
 
@@ -34,7 +35,7 @@ class Silent:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    store = open_store(tmp_path / "greenroom.db")
+    store = open_store(empty_database(tmp_path / "greenroom.db"))
     yield store
     store.close()
 

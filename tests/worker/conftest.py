@@ -34,6 +34,7 @@ from app.worker.publish import discard
 from app.worker.settle import Settler
 from app.worker.sitting import SittingTerms
 from app.worker.slots import Slot, SlotPlan
+from tests.database import empty_database
 
 WAIT_S = 75.0
 """Bound of every wait in these tests: above what the pool itself gives a process to start (60 s), since many wait for a
@@ -206,7 +207,7 @@ def audio(tmp_path: Path) -> InputRef:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = open_store(tmp_path / "greenroom.db")
+    opened = open_store(empty_database(tmp_path / "greenroom.db"))
     yield opened
     opened.close()
 
