@@ -14,6 +14,7 @@ from app.cli.batch import batch
 from app.cli.config_cmd import config
 from app.cli.demo import demo
 from app.cli.doctor import doctor
+from app.cli.drill.command import drill
 from app.cli.render import render
 from app.cli.serve import serve
 from app.cli.submit import derive, submit
@@ -56,6 +57,7 @@ app.command()(task)
 app.command()(cancel)
 app.command()(config)
 app.command()(doctor)
+app.command()(drill)
 app.command()(demo)
 
 __all__ = ["app"]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.errors import EXIT_INPUT, CommandError, shown
+from app.cli.errors import EXIT_INPUT, CommandError, ending_as_interrupt, shown
 from app.cli.options import Debug
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Start a service, make one talking video of the bundled samples over HTTP, and stop it."""
-    with shown(debug), _sigterm_as_interrupt():
+    with shown(debug), ending_as_interrupt():
         from app.cli.service_process import ServiceProcess
 
         portrait, speech = source or sample(PORTRAITS), audio or sample(SPEECHES)
@@ -64,20 +61,6 @@ def sample(names: tuple[str, ...]) -> Path:
                 return folder / name
     hint = "Run it in the project's folder, or name files with --source and --audio."
     raise CommandError("INPUT_NOT_FOUND", f"There is no sample {names[0]} in {folders[0]}.", hint, exit_code=EXIT_INPUT)
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C does, so that the service never outlives the demo."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _one_video(service: ServiceProcess, portrait: Path, speech: Path, output: Path) -> None:

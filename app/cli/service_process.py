@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 
 from app.cli.errors import CommandError
 from app.cli.watch import running_service
@@ -28,14 +30,15 @@ class ServiceProcess:
     Its own session keeps the terminal's Ctrl-C away from it: it is stopped by `stop`, in order.
     """
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *more: str, name: str = "service") -> None:
+        """`more` are flags of `serve`; several services below one folder have a `name` each, for their logs."""
         self.data_dir = folder / "data"
-        self._log = folder / "service.log"
+        self._log = folder / f"{name}.log"
         self._started = time.monotonic()
         self.url = ""
         self.live_after_s = 0.0
         flags = ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(self.data_dir), "--log-format", "json"]
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own program)
                 [sys.executable, "-m", "app", "serve", *flags, *more],
                 stdin=subprocess.DEVNULL,
@@ -51,7 +54,7 @@ class ServiceProcess:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._failed(f"The service ended with {self._process.returncode} before it was up.")
-            url = running_service(self.data_dir)
+            url = running_service(self.data_dir, self._process.pid)
             if url is not None and _answers(url):
                 self.url, self.live_after_s = url, time.monotonic() - self._started
                 return
@@ -66,6 +69,28 @@ class ServiceProcess:
         """The last lines that the service wrote."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:]) or "(it wrote nothing)"
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self._process.poll() is None
+
+    def family(self) -> list[psutil.Process]:
+        """The service's process and all below it; none once it is gone."""
+        try:
+            parent = psutil.Process(self._process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """SIGKILL the service and all below it, as a crash of the machine does, and wait until they are gone."""
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        psutil.wait_procs(family, timeout=STOP_WITHIN_S)
 
     def stop(self) -> int:
         """SIGTERM, wait, and as a last resort kill the whole session. Returns the exit code (negative: the signal)."""

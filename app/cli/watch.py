@@ -67,16 +67,24 @@ def service_url(named: str | None, data_dir: Path, host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
-def running_service(data_dir: Path) -> str | None:
-    """The address that a service on `data_dir` has written down once it listened; None while there is none.
+def running_service(data_dir: Path, pid: int | None = None) -> str | None:
+    """The address that a service on `data_dir` (with `pid`: that one) has written down; None while there is none.
 
     A file that a killed service left behind does not count: its process is gone.
     """
     try:
         noted = json.loads((data_dir / "service.json").read_text(encoding="utf-8"))
-        os.kill(int(noted["pid"]), 0)
-        return str(noted["url"])
-    except PermissionError:
-        return str(noted["url"])  # alive, and another user's
+        url, serving = str(noted["url"]), int(noted["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return url if pid in (None, serving) and _is_alive(serving) else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # another user's
+    except OSError:
+        return False
+    return True

@@ -54,8 +54,9 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A running service on a free port that renders each time: the tests send the same inputs again."""
-    running = ServiceProcess(tmp_path_factory.mktemp("service"), "--slots", "1", "--set", "cache=false")
+    """A running service that renders each time, since the tests send the same inputs again, and that rehearses."""
+    settings = ("--set", "cache=false", "--set", "rehearsals=true")
+    running = ServiceProcess(tmp_path_factory.mktemp("service"), "--slots", "1", *settings)
     try:
         running.wait_live()
         yield running
