@@ -24,7 +24,7 @@ def overlaps(task) -> bool:
     return any(later[0] < earlier[1] for earlier, later in itertools.pairwise(spans))
 
 
-def test_one_of_two_services_is_killed_while_both_work(tmp_path, portrait, speech):
+def test_one_of_two_services_is_killed_while_both_work(tmp_path, portrait, speech):  # R3.15
     first, second = pair(tmp_path)
     try:
         tasks = [first.post(portrait, speech(0.5), options={"frame_s": 0.05})["id"] for _ in range(8)]

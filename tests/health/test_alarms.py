@@ -18,6 +18,7 @@ from app.health.resources import Host, Resources, Worker
 from app.health.rules import RULES, SCALE_OUT, Look, Rules, SlotLook, Thresholds
 from app.health.trends import POINTS, Series
 from app.health.watch import RETIRE_REASON, HealthWatch
+from app.telemetry.metrics import Metrics
 
 GIB = 1024**3
 STEP_S = 5.0
@@ -306,6 +307,29 @@ class TestHealing:
             service.current = TRENDS["disk_filling"](step * STEP_S)
             watch.look()
         assert service.sweeps == 1
+
+    @pytest.mark.parametrize(
+        ("reason", "within", "over"),
+        [
+            ("host_cpu_high", host(cpu_share=0.90), host(cpu_share=0.91)),
+            ("host_memory_high", host(memory_available=int(2.41 * GIB)), host(memory_available=int(2.39 * GIB))),
+            ("queue_old", replace(WELL, oldest_age_s=600.0), replace(WELL, oldest_age_s=601.0)),
+        ],
+    )
+    def test_another_service_is_called_for_over_ninety_per_cent_of_cpu_or_eighty_five_of_memory_or_an_old_queue(
+        self, reason: str, within: Look, over: Look
+    ) -> None:  # R3.11
+        service = Service()
+        watch = self.watch(service)
+        metrics = Metrics()
+        metrics.watch_health(watch)
+        told = []
+        for look in (within, over):
+            service.current = look
+            for _ in range(15):
+                watch.look()
+            told.append((watch.scale_out(), metrics.registry.get_sample_value("greenroom_scale_out")))
+        assert told == [([], 0.0), ([reason], 1.0)]
 
     def test_what_calls_for_another_service_is_named(self) -> None:  # R3.11
         service = Service()

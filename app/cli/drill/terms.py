@@ -63,7 +63,8 @@ class Terms:
     def about_s(self, code: FailureCode, failures: int = 1) -> float:
         """About how long a rehearsal lasts that fails so often: for the person who waits."""
         pauses = sum(0.75 * self.pause_s(code, n) for n in range(1, min(failures, self.attempts(code) - 1) + 1))
-        replaced = self.start_s if FAILURE_TABLE[code].kills_process else 0.0
+        # Where a spare stands by, a killed process costs nothing; the next one may find none.
+        replaced = self.start_s / 2 if FAILURE_TABLE[code].kills_process else 0.0
         return failures * (self.found_s(code) + replaced) + pauses + 2.0
 
     def restarted_s(self) -> float:
