@@ -15,6 +15,7 @@ from app.cli.drill.inside import FAULTS
 from app.cli.drill.playing import DRILLS, play
 from app.cli.drill.report import Report, Row
 from app.cli.drill.scene import Drill, Scene, Seen
+from app.cli.drill.stage import OWN
 from app.cli.drill.terms import QUICK, Terms
 from app.cli.drill.webhooks import is_signed
 from app.config import Settings
@@ -138,6 +139,12 @@ def test_times_follow_the_settings() -> None:
     for drill in DRILLS.values():
         assert 0 < drill.about_s(quick) <= drill.about_s(own)
         assert drill.expected(own).strip()
+
+
+def test_the_service_of_a_drill_touches_nothing_of_the_configured_one() -> None:
+    """A new setting that names a place where something is kept or sent has to be settled for drills, too."""
+    places = {name for name in Settings.model_fields if name.endswith(("_url", "_dir", "_roots", "_endpoint"))}
+    assert places - set(OWN) == {"data_dir", "media_roots"}  # a flag of its own; only ever read
 
 
 def test_recovery_that_takes_longer_than_the_settings_allow_is_wrong() -> None:
