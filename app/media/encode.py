@@ -114,8 +114,10 @@ class VideoWriter:
         self._thread = threading.Thread(target=self._encode_all, name="encode", daemon=True)
         self._thread.start()
 
-    def write(self, frames: npt.NDArray[np.uint8]) -> None:
-        """Queue uint8 RGB frames `[B, H, W, 3]`; they are copied. Waits while the encoder is behind.
+    def write(self, frames: npt.NDArray[np.uint8], *, copy: bool = True) -> None:
+        """Queue uint8 RGB frames `[B, H, W, 3]`. Waits while the encoder is behind.
+
+        They are copied; with `copy=False` they are the writer's own from now on, and the caller must not change them.
 
         Raises ValueError for another shape or type, CodedError for an earlier error of the encoder.
         """
@@ -123,7 +125,7 @@ class VideoWriter:
             raise ValueError(f"expected uint8 frames [B, {self._shape}], not {frames.dtype} {frames.shape}")
         if self._ended:
             raise ValueError("the writer is closed")
-        self._put(np.array(frames, copy=True, order="C"))
+        self._put(np.array(frames, copy=copy or None, order="C"))
         self.frames += len(frames)
 
     def close(self) -> None:

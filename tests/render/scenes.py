@@ -72,9 +72,9 @@ class RecordingWriter(VideoWriter):
 
     taken: ClassVar[list[npt.NDArray[np.uint8]]] = []
 
-    def write(self, frames: npt.NDArray[np.uint8]) -> None:
+    def write(self, frames: npt.NDArray[np.uint8], *, copy: bool = True) -> None:
         self.taken.append(frames.copy())
-        super().write(frames)
+        super().write(frames, copy=copy)
 
     @classmethod
     def take(cls) -> npt.NDArray[np.uint8]:

@@ -36,6 +36,8 @@ class Footage(ABC):
     still: bool
     frame_count: int
     """Frames of one forward pass; 1 for a still."""
+    reuses_frames: bool
+    """Whether the memory of a batch is that of the next one, too."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -62,6 +64,7 @@ class Portrait(Footage):
     """A photo."""
 
     still = True
+    reuses_frames = True
     frame_count = 1
 
     def __init__(self, picture: Tensor, fps: float | Fraction | None) -> None:
@@ -97,6 +100,7 @@ class Template(Footage):
     """A video, forward and backward for as long as it takes."""
 
     still = False
+    reuses_frames = False
 
     def __init__(self, path: Path, fps: float | Fraction | None, view: View | None = None) -> None:
         super().__init__()

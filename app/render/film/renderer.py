@@ -157,7 +157,7 @@ class FilmRenderer(Renderer, Generic[Asked, Heard]):
                 with timed(stages, "render"):
                     performance.play(frames, numbers, done, batch)
                 with timed(stages, "encode_wait"):
-                    writer.write(frames.numpy())
+                    writer.write(frames.numpy(), copy=footage.reuses_frames)
                 done += len(frames)
                 progress.report(Phase.RENDER, done, count)
             progress.report(Phase.ENCODE, 0, count)

@@ -9,7 +9,7 @@ from app.render.wav2lip.network import Generator
 from app.render.wav2lip.placing import Boxes, Placement, answer_mask
 from app.render.wav2lip.profile import GeneratorProfile
 
-_CHUNK_PIXELS = 400_000
+_CHUNK_PIXELS = 150_000
 """Pixels of patches blended at once: bounds memory, and what fits caches goes faster."""
 
 
@@ -45,9 +45,10 @@ class Dubber:
 
     def _dub_moving(self, frames: Tensor, which: Tensor, numbers: Tensor, mel: Tensor) -> None:
         height, width = frames.shape[1:3]
-        placement = Placement(self._boxes.at(numbers), width, height, self._generator.profile, self._device)
+        generator = self._generator
+        placement = Placement(self._boxes.at(numbers), width, height, generator.profile, self._device, generator.dtype)
         crops = placement.crops(placement.whole.cut(frames, which).to(self._device))
-        answer = self._answer(mel, self._generator.encode_face(generator_input(crops, self._generator.profile)))
+        answer = self._answer(mel, generator.encode_face(generator_input(crops, generator.profile)))
         lower = placement.lower
         drawn: list[tuple[slice, Tensor]] = []
         for part in _chunks(len(which), lower.width * lower.height):
@@ -80,7 +81,7 @@ class _Still:
     def __init__(self, picture: Tensor, boxes: Boxes, generator: Generator, device: torch.device) -> None:
         height, width = picture.shape[:2]
         first = torch.zeros(1, dtype=torch.long)
-        self.placement = Placement(boxes.at(first), width, height, generator.profile, device)
+        self.placement = Placement(boxes.at(first), width, height, generator.profile, device, generator.dtype)
         crop = self.placement.crops(self.placement.whole.cut(picture[None], first).to(device))
         self.features = generator.encode_face(generator_input(crop, generator.profile))
         self.patch = self.placement.lower.cut(picture[None], first).to(device)

@@ -67,17 +67,30 @@ def answer_mask(profile: GeneratorProfile) -> Tensor:
 class Placement:
     """The crops of B frames with boxes [B], or of one still frame for all of them with boxes [1]."""
 
-    def __init__(self, boxes: Boxes, width: int, height: int, profile: GeneratorProfile, device: torch.device) -> None:
-        self._crop = profile.crop
-        self.whole, self._into = self._reading(boxes, width, height, 0.0, device)
-        self.lower, self._back = self._writing(boxes, width, height, profile.masked_from - _FADE, device)
+    def __init__(
+        self,
+        boxes: Boxes,
+        width: int,
+        height: int,
+        profile: GeneratorProfile,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`dtype` is the precision of the crops; what is laid into frames is always float32."""
+        self._crop, self._dtype = profile.crop, dtype
+        whole, into = self._reading(boxes, width, height, 0.0, device)
+        self.whole, self._into = whole, into.to(dtype)
+        self.lower, back = self._writing(boxes, width, height, profile.masked_from - _FADE, device)
+        # The upper part of the answer is not laid into the frame, so that half of the work is none.
+        self._first = int(back.rows.any(0).any(0).nonzero()[0, 0])
+        self._back = Resampler(back.rows[:, :, self._first :], back.columns)
 
     def __len__(self) -> int:
         return len(self.whole.left)
 
     def crops(self, patches: Tensor) -> Tensor:
         """Squares [B, 3, crop, crop] in 0..255 of patches [B, h, w, 3] uint8 cut by `whole`."""
-        return self._into(patches.permute(0, 3, 1, 2).float()).clamp_(0, 255)
+        return self._into.shrink(patches.to(self._dtype)).clamp_(0, 255)
 
     def blend(self, patches: Tensor, answer: Tensor, mask: Tensor, part: slice) -> Tensor:
         """New patches [B, h, w, 3] uint8.
@@ -86,10 +99,9 @@ class Placement:
         mask: [crop, crop].
         """
         back = self._back.part(part)
-        old = patches.permute(0, 3, 1, 2).float()
-        new, weight = back(answer), back(mask[None, None]).clamp_(0, 1)
-        mixed = old + (new - old).mul_(weight)
-        return mixed.permute(0, 2, 3, 1).round_().clamp_(0, 255).to(torch.uint8)
+        new = back.grow(answer[:, :, self._first :])
+        weight = back.grow(mask[None, None, self._first :]).clamp_(0, 1)
+        return torch.lerp(patches.float(), new, weight).round_().clamp_(0, 255).to(torch.uint8)
 
     def _reading(
         self, boxes: Boxes, width: int, height: int, share: float, device: torch.device

@@ -18,9 +18,23 @@ class Resampler:
     rows: Tensor
     columns: Tensor
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """[B or 1, C, H, W] to [B, C, H', W']."""
-        return self.rows[:, None] @ (pictures @ self.columns.mT[:, None])
+    def shrink(self, pictures: Tensor) -> Tensor:
+        """[B or 1, H, W, C] as a picture lies in memory to planes [B, C, H', W']; the rows first, so that nothing large
+        is rearranged."""
+        width, channels = pictures.shape[2:]
+        fewer = self.rows @ pictures.flatten(2)
+        planes = fewer.view(*fewer.shape[:2], width, channels).permute(0, 3, 1, 2)
+        return planes @ self.columns.mT[:, None]
+
+    def grow(self, planes: Tensor) -> Tensor:
+        """Planes [B or 1, C, H, W] to [B, H', W', C]; the rows last, for the same reason."""
+        wide = (planes @ self.columns.mT[:, None]).permute(0, 2, 3, 1)
+        made = self.rows @ wide.flatten(2)
+        return made.view(*made.shape[:2], *wide.shape[2:])
+
+    def to(self, dtype: torch.dtype) -> Resampler:
+        """The same in another precision."""
+        return Resampler(self.rows.to(dtype), self.columns.to(dtype))
 
     def part(self, frames: slice) -> Resampler:
         """The matrices of some of the frames; one for all stays one for all."""
