@@ -19,8 +19,8 @@ from app.cli.errors import CommandError
 from app.cli.service_process import ServiceProcess
 from tests.cli.conftest import PROJECT, Cli, clean_environment
 
-LIGHT = ("--quick", "--tasks", "2", "--set", "tier_renderer=rehearsal", "--set", "slots=1")
-"""Without the models of the real renderer: what is rehearsed does not need them."""
+LIGHT = ("--quick", "--tasks", "2", "--set", "tier_renderer=rehearsal", "--set", "slots=1", "--set", "spares=0")
+"""Without the models of the real renderer and without a spare: what is rehearsed needs neither."""
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from app.cli.drill.stage import freeze, is_ready, thaw, until
 from app.cli.drill.terms import Terms
 from app.cli.service_process import ServiceProcess
 
-_SLOW: dict[str, Any] = {"frame_s": 0.4}
-"""Options of a rehearsal that is certain to run when its service is struck: ten frames, four seconds."""
+_SLOW: dict[str, Any] = {"frame_s": 0.5}
+"""Options of a rehearsal that is certain to run when its service is struck: ten frames, five seconds."""
 _SCHEDULED_S = 1.0
 """A task is to start so long after it is handed in: while the service is down."""
 _LOCKED_S = 10.0
@@ -67,11 +67,11 @@ def _strike_one_of_two(scene: Scene, *, frozen: bool) -> Seen:
     caller, stage, terms = scene.caller, scene.stage, scene.terms
     second = stage.start_second()
     struck = caller.hand_in(_SLOW)
+    others = scene.hand_in_beside()
     if caller.until_rendering(struck, terms.patience_s()) is None:
         return _never_rendered(scene, struck)
     holder = next(service for service in stage.services if _holds(service, struck))
     other = second if holder is not second else next(s for s in stage.services if s is not second)
-    others = scene.hand_in_beside()
     family = holder.family()
     at = verify.now()
     if frozen:
@@ -122,7 +122,7 @@ def lock_the_database(scene: Scene) -> Seen:
     ended = {task_id: caller.until_ended(task_id, terms.patience_s()) for task_id in (*running, new)}
     seen.wrong += _wrong_interruptions(scene, ended, [])
     good = sum(one["status"] == "SUCCEEDED" for one in ended.values())
-    seen.what = f"{sum(refused)} submissions refused while it was locked; {good} of {len(ended)} tasks SUCCEEDED"
+    seen.what = f"refused while it was locked: {sum(refused)}; {good} of {len(ended)} tasks SUCCEEDED"
     return seen
 
 

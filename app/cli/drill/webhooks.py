@@ -108,7 +108,7 @@ def lose_the_endpoint(scene: Scene) -> Seen:
         task = caller.until_ended(struck, terms.patience_s())
         within_s = 1.2 * max(terms.settings.webhook_schedule_s[: failed + 1]) + _LEEWAY_S
         until(lambda: len(endpoint.received) >= len(_EVENTS), within_s)
-        seen = Seen(f"{failed} failed tries, then {len(endpoint.received)} of {len(_EVENTS)} notices came")
+        seen = Seen(f"{failed} in vain, then {len(endpoint.received)} of {len(_EVENTS)} notices came")
         seen.recovered(verify.now() - risen, within_s)
         types = [notice["type"] for notice in endpoint.received]
         if types != _EVENTS:
