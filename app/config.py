@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path("greenroom-data")
+    database_url: SecretStr | None = Field(
+        None, description="A PostgreSQL database that several machines share; by default SQLite in `data_dir`."
+    )
+    machine: str | None = Field(
+        None, description="This machine's name among those that share a database; by default its host name."
+    )
     disk_low_bytes: Annotated[int, Field(ge=0)] = Field(
         1024**3, description="With less free below `data_dir` nothing new is taken in. 0: never."
     )
@@ -196,6 +202,8 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
+        "database_url",
+        "machine",
         "slots",
         "threads_per_slot",
         "spares",
@@ -209,6 +217,20 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_means_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"postgres(ql)?://", value.get_secret_value()):
+            raise ValueError("a URL such as postgresql://user:password@host:5432/greenroom is wanted")
+        return value
+
+    @field_validator("machine")
+    @classmethod
+    def _file_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", value):
+            raise ValueError("a name of letters, digits, `.`, `_` and `-` is wanted")
+        return value
 
     @field_validator("ca_file")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,13 +47,14 @@ def url_of(listener: socket.socket) -> str:
 @contextlib.contextmanager
 def service_file(path: Path, url: str) -> Iterator[None]:
     """Tell other programs on this host where the service listens, while it does."""
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    part = path.with_suffix(f".{secrets.token_hex(4)}")
+    own = {"url": url, "pid": os.getpid(), "host": socket.gethostname()}
+    part.write_text(json.dumps(own))
     part.replace(path)
     try:
         yield
     finally:
         # Another service on this directory may have put its own in place.
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(path.read_text())["pid"] == os.getpid():
+            if json.loads(path.read_text()) == own:
                 path.unlink()

@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from app.chains.releaser import Releaser, ReleaseTerms
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
+from app.database import open_database
 from app.foresight import Foresight
 from app.health.clocks import Limits
 from app.health.gpu import GpuReader
@@ -51,7 +53,7 @@ from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
 from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, InputRef
-from app.store.sql import SqlStore, open_store
+from app.store.sql import SqlStore
 from app.telemetry.logs import configure_logging, relay_worker_line
 from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
@@ -77,7 +79,7 @@ from app.worker.strays import end_marked
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = "attempts"
-DATABASE = "greenroom.db"
+RUN = "run"
 SERVICE_FILE = "service.json"
 _SWITCH_S = 0.001
 """How long a thread that computes may keep the others waiting. The writer gives way at every statement, and with the
@@ -104,10 +106,11 @@ class Service:
         for name, reason in registry.broken_plugins().items():
             log.warning("plugin_broken", renderer=name, reason=reason)
         tiers = self._lineup(settings)
-        self.node = Node(self.data_dir)
+        machine = settings.machine or socket.gethostname() if settings.database_url is not None else ""
+        self.node = Node(self.data_dir, machine)
         self.metrics = Metrics()
         self.tracing = tracing(settings, instance=self.node.id)
-        self.store = open_store(self.data_dir / DATABASE)
+        self.store = open_database(settings, self.data_dir)
         self.disk = DiskWatch(self.data_dir, settings.disk_low_bytes)
         self.blobs = BlobStore(self.data_dir / "blobs")
         self._attempts_dir = self.data_dir / ATTEMPTS / self.node.id
@@ -116,7 +119,7 @@ class Service:
         self.pool = LocalPool(
             plans,
             serves=serves,
-            run_dir=self.data_dir / "run",
+            run_dir=self.data_dir / RUN / self.node.id,
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=lambda slot, line: relay_worker_line(slot, line, self.dispatcher.about_slot(slot)),
@@ -294,7 +297,7 @@ class Service:
         pool = LocalPool(
             [],
             serves={},
-            run_dir=self.data_dir / "run",
+            run_dir=self.data_dir / RUN / self.node.id,
             owner=self.node.id,
             start_timeout_s=settings.worker_start_timeout_s,
             sink=lambda slot, line: relay_worker_line(slot, line, {}),

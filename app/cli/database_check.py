@@ -36,10 +36,11 @@ def database_check(data_dir: Path) -> Check:
     except sqlite3.Error as error:
         hint = "Is it damaged or in use by another program? See docs/operations.md for restoring a backup."
         return Check("database", "fail", f"{database} cannot be read and locked: {error}", hint)
-    return _judge(revision, took)
+    return judge(revision, took)
 
 
-def _judge(revision: str | None, took: float) -> Check:
+def judge(revision: str | None, took: float) -> Check:
+    """What the schema of a database at `revision` means, which takes `took` seconds for a durable commit."""
     from app.store.migrate import HEAD, KNOWN
 
     if revision is not None and revision not in KNOWN:

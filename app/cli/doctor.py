@@ -48,6 +48,7 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
     from app.cli import checks as light
     from app.cli.database_check import database_check
     from app.cli.plugin_check import plugin_names
+    from app.cli.postgresql_check import postgresql_checks
 
     settings = loaded.settings
     yield light.python_check()
@@ -55,7 +56,10 @@ def checks(loaded: LoadedSettings) -> Iterator[Check]:
     yield light.cores_check(settings)
     yield light.shared_memory_check()
     yield light.disk_check(settings.data_dir)
-    yield database_check(settings.data_dir)
+    if settings.database_url is None:
+        yield database_check(settings.data_dir)
+    else:
+        yield from postgresql_checks(settings.database_url.get_secret_value(), settings.data_dir, settings.lease_s)
     yield from light.isolated("torch", settings)
     yield from light.isolated("codecs", settings)
     yield from light.isolated("renderer", settings)

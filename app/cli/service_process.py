@@ -38,6 +38,7 @@ class ServiceProcess:
         self.url = ""
         self.live_after_s = 0.0
         flags = ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(self.data_dir), "--log-format", "json"]
+        flags += ["--set", "database_url="]  # its own, whatever variables and files say
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own program)
                 [sys.executable, "-m", "app", "serve", *flags, *more],

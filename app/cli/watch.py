@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,11 +71,14 @@ def service_url(named: str | None, data_dir: Path, host: str, port: int) -> str:
 def running_service(data_dir: Path, pid: int | None = None) -> str | None:
     """The address that a service on `data_dir` (with `pid`: that one) has written down; None while there is none.
 
-    A file that a killed service left behind does not count: its process is gone.
+    A file that a killed service left behind does not count: its process is gone. Nor does one of another machine that
+    shares the folder.
     """
     try:
         noted = json.loads((data_dir / "service.json").read_text(encoding="utf-8"))
         url, serving = str(noted["url"]), int(noted["pid"])
+        if noted["host"] != socket.gethostname():
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return url if pid in (None, serving) and _is_alive(serving) else None

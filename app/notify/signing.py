@@ -47,8 +47,7 @@ def own_secret(path: Path) -> str:
     """
     if not path.exists():
         made = PREFIX + base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        part.unlink(missing_ok=True)
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(made + "\n")

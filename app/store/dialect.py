@@ -50,6 +50,9 @@ class Dialect(Protocol):
         Raises `StoreUnavailable` for a database that cannot be used, e.g. a version that is too old.
         """
 
+    def now(self, connection: Connection) -> float | None:
+        """Epoch seconds of the database server's clock; None where it is that of this machine."""
+
     def is_passing(self, error: DBAPIError) -> bool:
         """Whether an error tells of the database's condition (locked, away, full, broken), not of a statement."""
 

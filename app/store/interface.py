@@ -305,6 +305,9 @@ class Store(Protocol):
     def keep(self, name: str, value: Any) -> None:
         """Remember a JSON value by name (state that must survive a restart); None forgets it."""
 
+    def keep_first(self, name: str, value: Any) -> Any:
+        """Remember a value unless there is one; the one that is remembered then."""
+
     def kept(self, name: str) -> Any:
         """What `keep` remembered, or None."""
 

@@ -17,6 +17,15 @@ def keep(tx: Transaction, name: str, value: Any) -> None:
         tx.connection.execute(insert(settings), {"name": name, "value": value})
 
 
+def keep_first(tx: Transaction, name: str, value: Any) -> Any:
+    """What is remembered under `name`: `value`, if nothing was before."""
+    found = read(tx.connection, name)
+    if found is not None:
+        return found
+    keep(tx, name, value)
+    return value
+
+
 def read(connection: Connection, name: str) -> Any:
     """What is remembered under `name`, or None."""
     return connection.execute(select(settings.c.value).where(settings.c.name == name)).scalar_one_or_none()

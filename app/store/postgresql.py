@@ -150,6 +150,9 @@ class Postgresql:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
+    def now(self, connection: Connection) -> float:
+        return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+
     def is_passing(self, error: DBAPIError) -> bool:
         state = getattr(error.orig, "sqlstate", None)
         if state is None:  # raised by the driver itself: there is no connection, or a broken one

@@ -281,6 +281,9 @@ class SqlStore(Store):
     def keep(self, name: str, value: Any) -> None:
         self._write(lambda tx: kept.keep(tx, name, value))
 
+    def keep_first(self, name: str, value: Any) -> Any:
+        return self._write(lambda tx: kept.keep_first(tx, name, value))
+
     def kept(self, name: str) -> Any:
         return self._read(lambda connection: kept.read(connection, name))
 
@@ -459,6 +462,16 @@ class SqlStore(Store):
     async def aping(self) -> None:
         self._refuse_if_closed()
         await asyncio.get_running_loop().run_in_executor(self._readers, self.ping)
+
+    def clock_ahead(self, clock: Callable[[], float]) -> float:
+        """By how many seconds `clock` is ahead of the database server's; 0 where the database has none of its own."""
+
+        def compare(connection: Connection) -> float:
+            before = clock()
+            there = self._dialect.now(connection)
+            return 0.0 if there is None else (before + clock()) / 2 - there
+
+        return self._read(compare)
 
     def close(self) -> None:
         self._closed = True

@@ -60,6 +60,9 @@ class Sqlite:
     def prepare(self, _connection: Connection) -> None:
         """Nothing: Python brings an SQLite that can do all that is needed, and its statements have no time limits."""
 
+    def now(self, _connection: Connection) -> None:
+        """This machine's clock is the only one."""
+
     def is_passing(self, error: DBAPIError) -> bool:
         code = getattr(error.orig, "sqlite_errorcode", None)
         if code is None:  # raised by the driver itself, e.g. on a closed connection

@@ -3,6 +3,10 @@
 Every node has a file `nodes/<id>.lock` in the data directory. A starting service takes the first one that nobody
 holds, and with it the leases that its former holder left; if all are held, it is a new node. So a restarted service
 is the same node at once, and several services on one data directory are different ones.
+
+Where machines share the directory the files lie in `nodes/<machine>/`, and no machine looks at another's: whether a
+lock is held there is more than a network file system may tell, and a node's processes can be ended on its own machine
+only.
 """
 
 from __future__ import annotations
@@ -20,9 +24,12 @@ _NODES = "nodes"
 class Node:
     """This service's identity while it runs. `id` owns the leases."""
 
-    def __init__(self, data_dir: Path) -> None:
-        """Raises OSError if the data directory cannot be written."""
-        self._folder = data_dir / _NODES
+    def __init__(self, data_dir: Path, machine: str = "") -> None:
+        """`machine` names this one among those that share the directory; empty: it is the only one.
+
+        Raises OSError if the data directory cannot be written.
+        """
+        self._folder = data_dir / _NODES / machine
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._folder.glob("*.lock")):
             if (handle := _try_lock(path)) is not None:
@@ -34,7 +41,7 @@ class Node:
         self._handle = handle
 
     def dead(self) -> Iterator[str]:
-        """The ids of other nodes whose process is gone. Each one's lock is held while its turn lasts."""
+        """The ids of this machine's other nodes whose process is gone. Each one's lock is held while its turn lasts."""
         for path in sorted(self._folder.glob("*.lock")):
             if path.stem != self.id and (handle := _try_lock(path)) is not None:
                 try:

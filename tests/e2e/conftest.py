@@ -34,7 +34,7 @@ class Service:
 
     def __init__(self, data_dir: Path, *flags: str, **environment: str) -> None:
         self.data_dir = data_dir
-        if not data_dir.exists():
+        if not data_dir.exists() and "GREENROOM_DATABASE_URL" not in environment:
             data_dir.mkdir(parents=True)
             empty_database(data_dir / "greenroom.db")
         self.log = data_dir.with_suffix(".log")

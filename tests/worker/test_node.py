@@ -37,3 +37,15 @@ def test_a_killed_process_frees_its_identity(tmp_path):
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert died.returncode == -9
     assert Node(tmp_path).id == died.stdout.strip()
+
+
+def test_machines_that_share_a_folder_never_take_each_others_identity_or_remains(tmp_path):
+    """Also where the network file system tells one machine nothing of another's locks."""
+    mine, gone_here = Node(tmp_path, "one"), Node(tmp_path, "one")
+    elsewhere = Node(tmp_path, "two")
+    gone_here.release()
+    elsewhere.release()
+    assert list(mine.dead()) == [gone_here.id]
+    assert Node(tmp_path, "one").id == gone_here.id
+    assert Node(tmp_path, "two").id == elsewhere.id
+    assert Node(tmp_path, "three").id not in (mine.id, gone_here.id, elsewhere.id)
