@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CLAIMS = "tests/store/test_claims.py"
+ZOMBIES = "tests/store/test_claims.py::test_a_zombie_can_do_nothing"
+EXPIRY = "tests/store/test_claims.py::test_a_renewed_lease_lives_and_an_expired_one_frees_the_task"
 HISTORIES = "tests/store/test_machine.py::test_a_long_busy_history_agrees_with_the_model"
 THREADS = "tests/store/test_threads.py::test_threads_on_one_database_agree_on_what_happened"
 TROUBLE = "tests/faults/test_store_trouble.py"
@@ -22,11 +23,11 @@ WHOLE = f"{TROUBLE}::test_the_whole_file_is_in_place_before_success_is_written"
 @pytest.mark.parametrize(
     ("mutant", "suite"),
     [
-        ("fences", CLAIMS),
+        ("fences", ZOMBIES),
         ("fences", HISTORIES),
         ("fences", THREADS),
         ("fences", OVERTAKEN),
-        ("leases", CLAIMS),
+        ("leases", EXPIRY),
         ("leases", HISTORIES),
         ("leases", THREADS),
         ("notices", HISTORIES),
