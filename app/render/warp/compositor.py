@@ -18,7 +18,7 @@ from app.render.warp.eyewear import eyes_show
 from app.render.warp.field import LATTICE_STEP, SplitField, inside_lips
 from app.render.warp.ground import Ground, ground_of, ground_of_still, planes
 from app.render.warp.interior import MouthView, paint
-from app.render.warp.lattice import Box, Lattice
+from app.render.warp.lattice import Box, Lattice, extent
 from app.render.warp.lighting import Light
 from app.render.warp.mask import LowerFaceMask
 from app.render.warp.rest import PARTED_GAP
@@ -28,6 +28,7 @@ from app.render.warp.teeth import Plate
 
 _MOUTH_MARGIN = 2 * LATTICE_STEP  # around the lips' inner contours: as far as a change at a knot is felt
 _EDGE = 0.007  # softness of the lips' inner edge, in units (at least a pixel)
+_FOLDS_MOVE = 0.25  # units that speech moves the skin at most
 _CHUNK_PIXELS = 800_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
 
 
@@ -124,7 +125,10 @@ class Compositor:
         fields = self._fields(mouth, goal, now, places, pose) * face.amount[:, None, None, None, None]
         box = self._mouth_box(mouth, ground, pose.scale, shift)
         near = lattice.dense(places, box)
-        warped = self._warp(ground.source, mouth, lattice, places, fields, near, box)
+        grid = self._grid(mouth, lattice, places, fields, near, box)
+        warped = _sampled(ground.source, grid)
+        if ground.folds is not None:
+            ground.folds.deepen(warped, grid, face, int((shift + _FOLDS_MOVE) * float(pose.scale[0])))
         parted = ((_lip_gaps(now) - PARTED_GAP) / 0.02).clamp(0, 1)
         self._fill(warped[:, :, box[0], box[1]], near, mouth, face, pose, ground.light.expand(frames), parted)
         if gestures is not None and bool((gestures.lids > 0).any()):
@@ -145,17 +149,17 @@ class Compositor:
         plane = TeethPlane(pose, 0.0).to_plane(places)
         weight = self._mask.weight(plane[..., 0], plane[..., 1])
         fields = places.new_zeros(len(goal), 2, *places.shape[1:])
-        rows, columns = _extent(weight)
+        rows, columns = extent(weight)
         inner = places[:, rows, columns]
         source = inside_lips(now, mouth.height(), 1 / pose.scale)
         moved = self._field.displacements(goal, source, inner.flatten(1, 2))
         fields[:, :, rows, columns] = moved.view(len(goal), 2, *inner.shape[1:]) * weight[:, None, rows, columns, None]
         return fields
 
-    def _warp(
-        self, source: Tensor, mouth: Aperture, lattice: Lattice, places: Tensor, fields: Tensor, near: Tensor, box: Box
+    def _grid(
+        self, mouth: Aperture, lattice: Lattice, places: Tensor, fields: Tensor, near: Tensor, box: Box
     ) -> Tensor:
-        """The source [B or 1, 3, h, w] seen through the fields, [B, 3, h, w].
+        """Where in the source each pixel comes from through the fields, [B, h, w, 2] as `grid_sample` counts.
 
         Away from the mouth one side's field holds, chosen at the knots; within `box`, whose places are `near`, every
         pixel chooses.
@@ -165,7 +169,7 @@ class Compositor:
         grid = lattice.dense(torch.lerp(offsets[:, 0], offsets[:, 1], at_knots))
         both = lattice.dense(offsets, box)
         grid[:, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[..., None])
-        return _sampled(source, grid)
+        return grid
 
     def _blink(self, warped: Tensor, ground: Ground, places: Tensor, lids: Tensor, shift: float) -> None:
         assert self._lids is not None
@@ -225,15 +229,6 @@ def _sampled(source: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(
         source.expand(len(grid), -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=True
     )
-
-
-def _extent(weight: Tensor) -> Box:
-    """The rows and columns in which any of weight [B, rows, columns] is not 0; at least one of each."""
-    touched = (weight > 0).any(0)
-    rows, columns = touched.any(1).nonzero()[:, 0].tolist(), touched.any(0).nonzero()[:, 0].tolist()
-    if not rows:
-        return slice(0, 1), slice(0, 1)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _side(mouth: Aperture, places: Tensor) -> Tensor:

@@ -52,6 +52,15 @@ class Lattice:
         return grid
 
 
+def extent(weight: Tensor) -> Box:
+    """The rows and columns in which any of weight [B, rows, columns] is not 0; at least one of each."""
+    touched = (weight > 0).any(0)
+    rows, columns = touched.any(1).nonzero()[:, 0].tolist(), touched.any(0).nonzero()[:, 0].tolist()
+    if not rows:
+        return slice(0, 1), slice(0, 1)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
 def _first(values: Tensor) -> Tensor:
     """The coordinates before rows and columns."""
     return values.movedim(-1, -3)
