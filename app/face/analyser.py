@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,20 +34,22 @@ class FaceAnalyser:
         return self._detector.detect(frames, tiled=tiled)
 
     @torch.no_grad()
-    def landmarks(self, frames: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+    def landmarks(self, frames: Tensor | Sequence[Tensor], rois: Tensor, *, eyes: bool = True) -> tuple[Tensor, Tensor]:
         """Locate the mesh of one face in each frame.
 
         Args:
-            frames: ``[B, H, W, 3]`` uint8, RGB, on any device.
+            frames: ``[B, H, W, 3]`` uint8, RGB, on any device; or B frames one by one.
             rois: ``[B, 4]`` float32 regions, see ``app.face.roi``.
+            eyes: see ``MeshNet.forward``.
 
         Returns:
             On the CPU: points ``[B, 478, 3]`` float32 in pixels of the frame (depth in the same unit), and the
             probability ``[B]`` that the region shows a face.
         """
         rois = rois.to(self.device, torch.float32)
-        crops = roi.crop(frames.to(self.device), rois, self._mesh.size)
-        points, presence = self._mesh(crops)
+        near = frames.to(self.device) if isinstance(frames, Tensor) else [frame.to(self.device) for frame in frames]
+        crops = roi.crop(near, rois, self._mesh.size)
+        points, presence = self._mesh(crops, eyes=eyes)
         return roi.to_frame(points, rois, self._mesh.size).cpu(), presence.sigmoid().cpu()
 
     def portrait(self, image: Tensor) -> FaceTrack:
@@ -65,13 +69,16 @@ class FaceAnalyser:
             return FaceTrack(nothing, no, no, width, height)
         return FaceTrack(points.numpy(), ~no, no, width, height)
 
-    def locate(self, frame: Tensor, *, near: Tensor | None = None, tiled: bool = True) -> Tensor | None:
+    def locate(
+        self, frame: Tensor, *, near: Tensor | None = None, tiled: bool = True, eyes: bool = True
+    ) -> Tensor | None:
         """Find one face in a frame and locate its mesh.
 
         Args:
             frame: ``[1, H, W, 3]`` uint8, RGB.
             near: ``[2]``, take the face nearest to this point of the frame; without it the largest.
             tiled: see ``FaceDetector.detect``.
+            eyes: see ``MeshNet.forward``.
 
         Returns:
             Its points ``[1, 478, 3]``, as from ``landmarks``; None where the mesh confirms no detection.
@@ -81,7 +88,7 @@ class FaceAnalyser:
             for face in order[:CANDIDATES]:
                 region = roi.from_detections(face.unsqueeze(0))
                 for _ in range(PASSES):
-                    points, presence = self.landmarks(frame, region)
+                    points, presence = self.landmarks(frame, region, eyes=eyes)
                     region = roi.from_landmarks(points)
                 if float(presence[0]) >= PRESENCE_THRESHOLD:
                     return points

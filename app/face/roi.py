@@ -7,6 +7,7 @@ Coordinates count pixels from the centre of the top left one, as OpenCV and Medi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,10 +24,13 @@ def from_detections(boxes: Tensor) -> Tensor:
     return _regions(boxes[:, 0:2], boxes[:, 2:4], eyes)
 
 
-def from_landmarks(landmarks: Tensor) -> Tensor:
-    """Regions ``[B, 4]`` for the next look at faces whose points ``[B, 478, 3]`` are known."""
+def from_landmarks(landmarks: Tensor, corners: Sequence[int] = (LEFT_CORNER, RIGHT_CORNER)) -> Tensor:
+    """Regions ``[B, 4]`` for the next look at faces whose points ``[B, 478, 3]`` are known.
+
+    Of a selection of points that has the face's outline in it, ``corners`` are the places of the outer eye corners.
+    """
     flat = landmarks[:, :, :2]
-    return _regions(flat.amin(dim=1), flat.amax(dim=1), flat[:, RIGHT_CORNER] - flat[:, LEFT_CORNER])
+    return _regions(flat.amin(dim=1), flat.amax(dim=1), flat[:, corners[1]] - flat[:, corners[0]])
 
 
 def _regions(low: Tensor, high: Tensor, eyes: Tensor) -> Tensor:
@@ -36,14 +40,14 @@ def _regions(low: Tensor, high: Tensor, eyes: Tensor) -> Tensor:
     return torch.cat([centre, side.unsqueeze(1), angle.unsqueeze(1)], dim=1)
 
 
-def crop(frames: Tensor, regions: Tensor, size: int) -> Tensor:
+def crop(frames: Tensor | Sequence[Tensor], regions: Tensor, size: int) -> Tensor:
     """Cut each frame's region out as an upright square.
 
     Regions much larger than ``size`` are first shrunk by averaging, so that no fine detail aliases. Outside the frame
     its border pixels repeat.
 
     Args:
-        frames: ``[B, H, W, 3]`` uint8.
+        frames: ``[B, H, W, 3]`` uint8, or B frames one by one.
         regions: ``[B, 4]`` float32, on the frames' device.
         size: side of the result in pixels.
 
@@ -51,7 +55,7 @@ def crop(frames: Tensor, regions: Tensor, size: int) -> Tensor:
         ``[B, 3, size, size]`` float32 in 0..1.
     """
     # One frame after another: its part then stays in the processor's cache, and is no larger than its own face asks.
-    crops = torch.empty((len(frames), 3, size, size), device=frames.device, memory_format=torch.channels_last)
+    crops = torch.empty((len(frames), 3, size, size), device=regions.device, memory_format=torch.channels_last)
     for number, (x, y, side, angle) in enumerate(regions.tolist()):
         crops[number] = _cut(frames[number], (x, y), side, angle, size)
     return crops.div_(255)

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from app.media.containers import decoding, open_input, video_stream
 
 SIDE = 320
-"""Grey frames are thinned out to about so many pixels along the longer side: a mouth still shows, at little cost."""
+"""Grey frames are thinned out to so many pixels at most along the longer side: a mouth still shows, at little cost."""
 
 _ITU709 = 1
 
@@ -47,7 +47,7 @@ def watch(path: Path, in_colour: Collection[int]) -> Iterator[Seen]:
                 frame = next(frames, None)
                 if frame is None:
                     return
-                step = max(1, max(frame.width, frame.height) // SIDE)
+                step = -(-max(frame.width, frame.height) // SIDE)
                 seen = Seen(number, step, _grey(frame, step), _colour(frame) if number in wanted else None)
             yield seen
             number += 1

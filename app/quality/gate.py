@@ -61,13 +61,13 @@ class Gate:
 
         `lip_sync`: whether its renderer promises lips that follow the speech. `alive` is called along the way and may
         raise to stop. Facts of the result that are heeded: `moves` (what changes beside the lower face: `eyes`, `head`;
-        without it the surroundings are not judged), `lips_follow` (false: not this time), `face_at` (x, y in the first
-        frame), `frames_without_face`.
+        without it the surroundings are not judged), `lips_follow` (false: not this time), `face_region` (see
+        `app.face.roi`) or `face_at` (x, y), in the first frame, `frames_without_face`.
 
         Raises CodedError OUTPUT_INVALID where a frame cannot be decoded or the video has another number of them.
         """
         lips = lip_sync and bool(result.facts.get("lips_follow", True))
-        sent, _ = loudness(_telling(audio_blocks(job.audio), alive))
+        sent = loudness(_telling(audio_blocks(job.audio), alive))
         demand = demand_of(self._articulation(job, result, alive), result.fps) if lips else None
         asked: list[int] = []
         if demand is not None:
@@ -76,7 +76,7 @@ class Gate:
         picture, reading = self._watch(result, asked, alive)
         values: dict[str, Any] = {"black_share": round(picture.black / picture.frames, 4)}
         scores = {"not_black": scoring.ramp(picture.black / picture.frames, scoring.BLACK)}
-        _judge_sound(sent, loudness(_telling(audio_blocks(result.path), alive))[0], values, scores)
+        _judge_sound(sent, loudness(_telling(audio_blocks(result.path), alive)), values, scores)
         if demand is not None:
             _judge_freeze(demand, picture, result, values, scores)
             _judge_lips(demand, asked, reading, result, values, scores)
@@ -87,32 +87,36 @@ class Gate:
     def _articulation(self, job: RenderJob, result: RenderResult, alive: Callable[[], None]) -> Any:
         if result.articulation is not None:
             return result.articulation
-        pieces = list(self._loaded().speech.analyse(_telling(audio_blocks(job.audio), alive)))
+        with self._loaded().one_thread():
+            pieces = list(self._loaded().speech.analyse(_telling(audio_blocks(job.audio), alive)))
         return np.concatenate(pieces) if pieces else np.zeros((0, 6), np.float32)
 
     def _watch(self, result: RenderResult, asked: list[int], alive: Callable[[], None]) -> tuple[PictureWatch, Any]:
-        picture, waiting = PictureWatch(), []
-        reader = None
-        if asked:
-            at = result.facts.get("face_at")
-            reader = self._loaded().reader(None if at is None else (float(at[0]), float(at[1])))
+        if not asked:
+            return self._watch_all(result, asked, None, alive), None
+        models = self._loaded()
+        facts = result.facts
+        reader = models.reader(region=facts.get("face_region"), near=facts.get("face_at"))
+        with models.one_thread():
+            return self._watch_all(result, asked, reader, alive), reader.reading()
+
+    def _watch_all(
+        self, result: RenderResult, asked: list[int], reader: Any, alive: Callable[[], None]
+    ) -> PictureWatch:
+        """Look at every frame, and have the `reader` look at those that are asked for."""
+        picture = PictureWatch()
         try:
             for seen in watch(result.path, asked):
                 picture.look(seen)
                 if seen.colour is not None:
-                    waiting.append(seen.colour)
-                if reader is not None and len(waiting) == self._loaded().batch:
-                    reader.look(np.stack(waiting))
-                    waiting.clear()
+                    reader.look(seen.colour)
                 if seen.number % _REPORT_EVERY == 0:
                     alive()
         except CodedError as error:
             raise _broken("a decodable file", error.failure.message) from error
         if picture.frames != result.frames:
             raise _broken(f"{result.frames} frames", f"{picture.frames}")
-        if reader is not None and waiting:
-            reader.look(np.stack(waiting))
-        return picture, None if reader is None else reader.reading()
+        return picture
 
     def _loaded(self) -> Any:
         if self._models is None:

@@ -74,33 +74,30 @@ def surroundings_psnr(
     """
     if "head" in moves:
         return None
-    originals = _originals(job, result, sorted(watched.kept))
-    errors = []
-    for number, original in originals.items():
-        made = watched.kept[number].astype(np.float32)
-        given = luma(original, watched.step)
-        if given.shape != made.shape:
-            return None
-        keep = ~_changing(mesh, made.shape, watched.step, moves)
-        errors.append(np.square(made - given)[keep].mean())
-    if not errors:
+    originals = _originals(job, result, sorted(watched.kept), watched.step)
+    if not originals:
         return None
+    keep = ~_changing(mesh, next(iter(originals.values())).shape, watched.step, moves)
+    errors = [np.square(watched.kept[number] - original)[keep].mean() for number, original in originals.items()]
     return float(10 * np.log10(219.0**2 / max(float(np.mean(errors)), 1e-3)))
 
 
-def _originals(job: RenderJob, result: RenderResult, numbers: list[int]) -> dict[int, npt.NDArray[np.uint8]]:
-    """The frames of the source that these frames were made from, where they have the result's size."""
+def _originals(
+    job: RenderJob, result: RenderResult, numbers: list[int], step: int
+) -> dict[int, npt.NDArray[np.float32]]:
+    """The luma, as `luma` has it, of the frames of the source that these frames were made from, where they have the
+    result's size."""
     size = (result.height, result.width)
     with job.source.open("rb") as file:
         portrait = is_picture(file.read(16))
     if portrait:
         picture = shrink(load_image(job.source), _SOURCE_SIDE)[: result.height, : result.width]
-        return dict.fromkeys(numbers, picture) if picture.shape[:2] == size else {}
+        return dict.fromkeys(numbers, luma(picture, step)) if picture.shape[:2] == size else {}
     with VideoSource(job.source, as_rate(result.fps)) as source:
         if (source.height, source.width) != size:
             return {}
         order = source.indices(max(numbers, default=-1) + 1)
-        return {number: source.frame(int(order[number])) for number in numbers}
+        return {number: luma(source.frame(int(order[number])), step) for number in numbers}
 
 
 def _changing(

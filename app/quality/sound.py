@@ -12,29 +12,37 @@ _HOP = 160
 HOPS_PER_SECOND = _RATE // _HOP
 _FLOOR = 10 ** (-60 / 20)
 """Quieter than 60 dB below full scale is silence: a codec may do there what it likes."""
+_AT_ONCE = _RATE
+"""Samples measured together: decoders yield a few hundred, and each call costs more than the sums in it."""
 _REACH_S = 0.6
 """Delays looked for, either way."""
 
 Loudness = npt.NDArray[np.float64]
 
 
-def loudness(blocks: Iterable[npt.NDArray[np.float32]]) -> tuple[Loudness, int]:
-    """The loudness of a sound in dB above -60 dB of full scale, 100 a second, and how many samples it has.
+def loudness(blocks: Iterable[npt.NDArray[np.float32]]) -> Loudness:
+    """The loudness of a sound in dB above -60 dB of full scale, 100 a second.
 
     blocks: mono at 16 kHz, float32 [n] of any lengths.
     """
     levels: list[Loudness] = []
-    rest = np.zeros(0, np.float32)
-    samples = 0
+    waiting: list[npt.NDArray[np.float32]] = []
+    held = 0
     for block in blocks:
-        samples += len(block)
-        joined = np.concatenate([rest, block])
-        whole = len(joined) // _HOP * _HOP
-        levels.append(_decibels(joined[:whole].reshape(-1, _HOP)))
-        rest = joined[whole:]
-    if len(rest):
-        levels.append(_decibels(rest[None]))
-    return (np.concatenate(levels) if levels else np.zeros(0)), samples
+        waiting.append(block)
+        held += len(block)
+        if held >= _AT_ONCE:
+            joined = np.concatenate(waiting)
+            whole = held // _HOP * _HOP
+            levels.append(_decibels(joined[:whole].reshape(-1, _HOP)))
+            waiting, held = [joined[whole:]], held - whole
+    if held:
+        rest = np.concatenate(waiting)
+        whole = held // _HOP * _HOP
+        levels.append(_decibels(rest[:whole].reshape(-1, _HOP)))
+        if whole < held:
+            levels.append(_decibels(rest[None, whole:]))
+    return np.concatenate(levels) if levels else np.zeros(0)
 
 
 def _decibels(pieces: npt.NDArray[np.float32]) -> Loudness:

@@ -20,7 +20,7 @@ from app.render.contract import Phase, Progress, Renderer, RenderJob, RenderResu
 from app.render.film.footage import LONGEST_SIDE, Footage, open_footage
 from app.render.film.framing import choose_view
 from app.render.film.performance import FilmOptions, Performance, Voice
-from app.render.film.tracking import FaceFinder, Track, face_at
+from app.render.film.tracking import FaceFinder, Track, face_at, face_region
 from app.render.timing import room_for_encoder, timed
 
 OUTPUT_NAME = "output.mp4"
@@ -120,6 +120,7 @@ class FilmRenderer(Renderer, Generic[Asked, Heard]):
                 "frames_without_face": performance.faceless,
                 "frames_covered": performance.covered,
                 "face_at": face_at(track),
+                "face_region": face_region(track),
                 "analysis_cached": track.cached,
                 "frames_analysed": len(track.present),
                 "batch": batch.size,

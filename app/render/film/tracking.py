@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from app.face import roi
 from app.face.analyser import FaceAnalyser
 from app.face.cache import TrackCache, file_sha256, track_key
 from app.face.track import FaceTrack
@@ -82,6 +83,13 @@ def face_at(track: Track) -> list[float]:
     first = int(track.present.nonzero()[0, 0])
     middle = track.pixels[first, :, :2].mean(0)
     return [round(float(value), 1) for value in middle]
+
+
+def face_region(track: Track) -> list[float]:
+    """Where to look for that face, as in `app.face.roi`: x, y and side in pixels, the angle in radians."""
+    first = int(track.present.nonzero()[0, 0])
+    region = roi.from_landmarks(track.pixels[first : first + 1], points.OUTER_EYES)
+    return [round(float(value), 3) for value in region[0]]
 
 
 def _feed(tracker: FaceTracker, frames: Tensor, part: slice) -> None:
