@@ -19,7 +19,7 @@ SPEECH_PYTHON ?= /tmp/training/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := venv
-.PHONY: eval eval-gate eval-speech bench-render bench-dependability bench-forecasts bench-monitoring venv demo serve test lint format bench soak clean help
+.PHONY: eval eval-gate eval-speech bench-render bench-gate bench-dependability bench-forecasts bench-monitoring venv demo serve test lint format bench soak clean help
 
 venv: $(STAMP)  ## make the environment in .venv (again only when the dependencies change)
 
@@ -76,11 +76,15 @@ bench-monitoring: $(STAMP)  ## measure what the health checks cost a render (min
 bench-render: $(STAMP)  ## measure the renderer and the share of each stage (minutes; not part of the tests)
 	$(BIN)/python -m benchmarks.render $(ARGS)
 
+bench-gate: $(STAMP)  ## measure what judging costs beside rendering (minutes; not part of the tests)
+	$(BIN)/python -m benchmarks.gate $(ARGS)
+
 eval: $(STAMP)  ## measure the picture's quality and write docs/quality.md (ten minutes; not part of the tests)
 	$(BIN)/python -m evaluation.picture $(ARGS)
 
 eval-gate: $(STAMP)  ## calibrate the quality gate: render, break and judge videos (half an hour; not part of the tests)
 	$(BIN)/python -m evaluation.gate $(ARGS)
+	$(BIN)/python -m evaluation.passing $(ARGS)
 
 eval-speech:  ## measure the speech network for docs/quality.md (takes what training/README.md tells)
 	$(SPEECH_PYTHON) training/eval_articulation.py $(ARGS)

@@ -27,12 +27,12 @@ from app.render.contract import Phase, RenderJob, RenderResult
 from app.render.warp.options import WarpOptions
 from app.render.warp.renderer import WarpRenderer
 from evaluation.faults import FAULTS, Made, read_frames, read_sound, write
+from evaluation.material import VOICES
+from evaluation.page import GATE_PAGE, write_section
 from evaluation.waves import RATE, write_wave
 
 ROOT = Path(__file__).parents[1]
-VOICES = (ROOT / "samples" / "speech.wav", ROOT / "tests" / "speech" / "data" / "librivox_amiable.wav")
-PAGE = ROOT / "docs" / "quality-gate.md"
-MARKS = "<!-- measured -->", "<!-- /measured -->"
+SPOKEN = (*VOICES.values(), ROOT / "tests" / "speech" / "data" / "librivox_amiable.wav")
 PORTRAITS = (ROOT / "samples" / "portrait.png", ROOT / "tests" / "face" / "data" / "astronaut.jpg")
 LONGEST_S = 8.0
 
@@ -173,20 +173,17 @@ def main() -> None:
     """Measure and write the page; exit 1 where a threshold of `ACCEPTED` does not part good from broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("voices", nargs="*", type=Path, help="more wav files of one speaker each")
-    parser.add_argument("--longest", type=int, default=512, help="longest side of the portraits in pixels")
-    parser.add_argument("--write", action="store_true", help=f"put the figures into {PAGE.name}")
+    parser.add_argument("--longest", type=int, default=320, help="longest side of the portraits in pixels")
+    parser.add_argument("--write", action="store_true", help=f"put the figures into {GATE_PAGE.name}")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    report = calibrate([*VOICES, *arguments.voices], arguments.longest)
+    report = calibrate([*SPOKEN, *arguments.voices], arguments.longest)
     print(report.page())
     wrong = [case for case in report.cases if (case.kind == "good") != (case.judgement.confidence >= ACCEPTED)]
     for case in wrong:
         print(f"wrong: {case.kind}, {case.source}, {case.voice}: {case.judgement}")
     if arguments.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, rest = text.split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        PAGE.write_text(f"{before}{MARKS[0]}\n{report.page()}\n{MARKS[1]}{after}", encoding="utf-8")
+        write_section("measured", report.page(), GATE_PAGE)
     raise SystemExit(bool(wrong))
 
 

@@ -1,17 +1,19 @@
-"""docs/quality.md: each evaluation writes its own section between its marks and leaves the others alone."""
+"""The pages of measured figures: each evaluation writes its own section between its marks, and leaves the others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "quality.md"
+GATE_PAGE = DOCS / "quality-gate.md"
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, page: Path = PAGE) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, found, rest = PAGE.read_text().partition(begin)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"{PAGE} has no section {begin} ... {end}")
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+        raise SystemExit(f"{page} has no section {begin} ... {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,12 @@ import structlog
 
 from app.quality.checks import check_output
 from app.render import registry
-from app.render.batching import free_device_memory
 from app.render.canary import canary_job
-from app.render.contract import Cancelled, Capabilities, Phase, Renderer, RenderJob, RenderResult
+from app.render.contract import Capabilities, Phase, Renderer, RenderJob, RenderResult
 from app.retry.classifier import classify_exception
-from app.retry.taxonomy import FAILURE_TABLE, CodedError, Failure, FailureCode
+from app.retry.taxonomy import FAILURE_TABLE, CodedError, FailureCode
 from app.worker import wire
-from app.worker.harness import Link, Reporter, enter, failed, judged, peak_memory
+from app.worker.harness import Link, Reporter, attempted, enter, judged, peak_memory
 from app.worker.launch import ChildSpec, Served
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _require_cuda(spec: ChildSpec) -> None:
 
 def _render(
     renderers: _Renderers, gate: Gate | None, run: wire.Run, reporter: Reporter
-) -> wire.Rendered | wire.Finished | wire.Failed:
+) -> wire.Rendered | wire.Finished:
     job = RenderJob(
         source=Path(run.source),
         audio=Path(run.audio),
@@ -136,31 +136,21 @@ def _render(
         batch_scale=run.batch_scale,
         traceparent=run.traceparent,
     )
-    try:
-        result = renderers.get(run.tier).render(job, reporter)
-        reporter.report(Phase.ENCODE, result.frames, result.frames)
-        began = time.monotonic()
-        checks = check_output(result, job)
-        video = _rendered(run, result, checks, time.monotonic() - began)
-        if gate is None:
-            return video
-        began = time.monotonic()
-        judgement = gate.judge(
-            job,
-            result,
-            lip_sync=renderers.able(run.tier).lip_sync,
-            alive=lambda: reporter.report(Phase.ENCODE, result.frames, result.frames),
-        )
-    except Cancelled:
-        return failed(run.task_id, run.attempt, Failure(FailureCode.CANCELLED))
-    except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
-        failure = classify_exception(error)
-    else:
-        return wire.finish(video, judged(run.task_id, run.attempt, judgement, time.monotonic() - began))
-    if failure.code is FailureCode.GPU_OOM:
-        # The process stays. Not before the error is forgotten: its traceback holds the tensors of the render.
-        free_device_memory()
-    return failed(run.task_id, run.attempt, failure)
+    result = renderers.get(run.tier).render(job, reporter)
+    reporter.report(Phase.ENCODE, result.frames, result.frames)
+    began = time.monotonic()
+    checks = check_output(result, job)
+    video = _rendered(run, result, checks, time.monotonic() - began)
+    if gate is None:
+        return video
+    began = time.monotonic()
+    judgement = gate.judge(
+        job,
+        result,
+        lip_sync=renderers.able(run.tier).lip_sync,
+        alive=lambda: reporter.report(Phase.ENCODE, result.frames, result.frames),
+    )
+    return wire.finish(video, judged(run.task_id, run.attempt, judgement, time.monotonic() - began))
 
 
 def _rendered(run: wire.Run, result: RenderResult, checks: dict[str, Any], checked_s: float) -> wire.Rendered:
@@ -205,7 +195,7 @@ def main(link: Link) -> None:
         link.send(wire.Started(job.task_id, job.attempt))
         reporter = Reporter(link.block, link.inbox, job.task_id, job.attempt)
         with _named(job):
-            outcome = _render(renderers, gate, job, reporter)
+            outcome = attempted(job, partial(_render, renderers, gate, job, reporter))
         if not isinstance(outcome, wire.Failed):
             outcome = msgspec.structs.replace(outcome, facts=outcome.facts | reporter.facts())
         link.send(msgspec.structs.replace(outcome, calls=reporter.calls))

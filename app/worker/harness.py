@@ -15,14 +15,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from app.render.batching import free_device_memory
 from app.render.contract import Cancelled, Phase
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import Failure, FailureCode
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1
+
+_Outcome = TypeVar("_Outcome")
 
 
 class Inbox:
@@ -138,6 +141,23 @@ def enter(arguments: Sequence[str]) -> Link:
     threading.Thread(target=_beat, args=(block, parent), name="heartbeat", daemon=True).start()
     threading.Thread(target=inbox.listen, name="inbox", daemon=True).start()
     return Link(spec, block, inbox, Connection(event_pipe, readable=False), born)
+
+
+def attempted(order: wire.Run | wire.Judge, work: Callable[[], _Outcome]) -> _Outcome | wire.Failed:
+    """What `work` on this order comes to; where it raises, what it raised, classified and as it travels.
+
+    The process goes on after it, with the device's memory free again where that ran out.
+    """
+    try:
+        return work()
+    except Cancelled:
+        failure = Failure(FailureCode.CANCELLED)
+    except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
+        failure = classify_exception(error)
+    if failure.code is FailureCode.GPU_OOM:
+        # Not before the error is forgotten: its traceback holds the tensors of the work.
+        free_device_memory()
+    return failed(order.task_id, order.attempt, failure)
 
 
 def failed(task_id: str, attempt: int, failure: Failure) -> wire.Failed:

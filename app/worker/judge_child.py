@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from app.quality.gate import Gate
-from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
-from app.retry.classifier import classify_exception
-from app.retry.taxonomy import Failure, FailureCode
+from app.render.contract import Phase, RenderJob, RenderResult
 from app.worker import wire
-from app.worker.harness import Link, Reporter, enter, failed, judged
+from app.worker.harness import Link, Reporter, attempted, enter, judged
 
 
-def _judge(gate: Gate, order: wire.Judge, reporter: Reporter) -> wire.Judged | wire.Failed:
+def _judge(gate: Gate, order: wire.Judge, reporter: Reporter) -> wire.Judged:
     video = order.video
     job = RenderJob(Path(order.source), Path(order.audio), Path(order.output_dir))
     result = RenderResult(
@@ -33,14 +32,9 @@ def _judge(gate: Gate, order: wire.Judge, reporter: Reporter) -> wire.Judged | w
         facts=video.facts,
     )
     began = time.monotonic()
-    try:
-        judgement = gate.judge(
-            job, result, lip_sync=True, alive=lambda: reporter.report(Phase.ENCODE, video.frames, video.frames)
-        )
-    except Cancelled:
-        return failed(order.task_id, order.attempt, Failure(FailureCode.CANCELLED))
-    except Exception as error:  # noqa: BLE001 - the boundary: every error leaves as a classified failure
-        return failed(order.task_id, order.attempt, classify_exception(error))
+    judgement = gate.judge(
+        job, result, lip_sync=True, alive=lambda: reporter.report(Phase.ENCODE, video.frames, video.frames)
+    )
     return judged(order.task_id, order.attempt, judgement, time.monotonic() - began)
 
 
@@ -57,8 +51,9 @@ def main(link: Link) -> None:
         assert isinstance(job, wire.Judge)
         link.block.begin(job.attempt)
         with structlog.contextvars.bound_contextvars(task_id=job.task_id, attempt=job.attempt):
-            judgement = _judge(gate, job, Reporter(link.block, link.inbox, job.task_id, job.attempt))
-        link.send(judgement)
+            reporter = Reporter(link.block, link.inbox, job.task_id, job.attempt)
+            outcome = attempted(job, partial(_judge, gate, job, reporter))
+        link.send(outcome)
     link.block.close()
 
 

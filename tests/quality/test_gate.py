@@ -116,10 +116,11 @@ def test_a_renderer_that_promises_no_lips_is_not_judged_by_them(
     assert set(judgement.scores) == {"not_black", "sound", "sound_in_time"}
 
 
-def test_a_mouth_that_was_asked_to_stay_shut_is_not_missed(
-    gate: Gate, renderer: WarpRenderer, good: tuple[RenderJob, RenderResult], tmp_path: Path
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.5])
+def test_a_mouth_that_was_asked_to_move_little_is_not_missed(
+    gate: Gate, renderer: WarpRenderer, good: tuple[RenderJob, RenderResult], tmp_path: Path, strength: float
 ) -> None:
-    job = replace(good[0], output_dir=tmp_path, options={"strength": 0.0, "seed": 1})
+    job = replace(good[0], output_dir=tmp_path, options={"strength": strength, "seed": 1})
     assert gate.judge(job, renderer.render(job, Reports()), lip_sync=True).confidence >= 0.9
 
 
@@ -149,6 +150,13 @@ def test_the_surroundings_of_a_template_are_held_against_it(
     (tmp_path / "altered").mkdir()
     judgement = gate.judge(job, write(altered, tmp_path / "altered", result), lip_sync=True)
     assert judgement.scores["surroundings"] < ACCEPTED
+
+
+def test_who_does_not_tell_where_the_face_is_is_judged_alike(gate: Gate, good: tuple[RenderJob, RenderResult]) -> None:
+    facts = {key: value for key, value in good[1].facts.items() if key not in {"face_region", "face_at"}}
+    told, found = gate.judge(*good, lip_sync=True), gate.judge(good[0], replace(good[1], facts=facts), lip_sync=True)
+    assert found.confidence == told.confidence
+    assert found.values["lip_agreement"] == pytest.approx(told.values["lip_agreement"], abs=0.03)
 
 
 def test_a_video_with_another_number_of_frames_is_broken(gate: Gate, good: tuple[RenderJob, RenderResult]) -> None:
