@@ -116,12 +116,12 @@ def test_a_renderer_that_promises_no_lips_is_not_judged_by_them(
     assert set(judgement.scores) == {"not_black", "sound", "sound_in_time"}
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 0.6])
 def test_a_mouth_that_was_asked_to_move_little_is_not_missed(
     gate: Gate, renderer: WarpRenderer, good: tuple[RenderJob, RenderResult], tmp_path: Path, strength: float
 ) -> None:
     job = replace(good[0], output_dir=tmp_path, options={"strength": strength, "seed": 1})
-    assert gate.judge(job, renderer.render(job, Reports()), lip_sync=True).confidence >= 0.9
+    assert gate.judge(job, renderer.render(job, Reports()), lip_sync=True).confidence >= ACCEPTED
 
 
 def test_silence_in_is_no_fault_of_the_video(

@@ -31,7 +31,7 @@ _FADE = 4
 """Frames in which the source's own mouth takes the new one's place before something covers it, and back after."""
 
 
-_LEAST_STRENGTH = 0.5
+_LEAST_STRENGTH = 0.6
 """With less the mouth is asked to hardly move, and nobody should wonder that it does not."""
 
 
