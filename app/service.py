@@ -40,7 +40,7 @@ from app.health.resources import ResourceReader
 from app.health.watch import HealthWatch
 from app.intake.blobs import BlobStore
 from app.intake.resolve import Intake
-from app.listening import Server, listen, service_file, url_of
+from app.listening import Server, WholeAnswers, listen, service_file, url_of
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
 from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
@@ -371,6 +371,7 @@ class Service:
         server = Server(
             uvicorn.Config(
                 self.app,
+                http=WholeAnswers,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

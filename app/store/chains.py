@@ -70,6 +70,7 @@ def release(tx: Transaction, task_id: str, ready: Release) -> TaskRecord | None:
         .returning(*TASK)
     ).one()
     released = task_record(row)
+    tx.due(base if leader is None else None, start_by, deadline_at)
     if leader is not None:
         twins.lift(tx, leader, place)
     return released if found is None else cache.serve(tx, released, found)

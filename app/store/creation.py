@@ -123,12 +123,13 @@ def _begin(
     # With a leader that runs, the work has started in time.
     start_by = None if leader is not None and leader.running else new.start_deadline_at
     waits = leader is not None or waits_for is not None
-    return task, first_values(task) | {
-        "rank": rank(task.enqueued_at, task.priority),
+    moments: dict[str, float | None] = {
         "ready_at": None if later or waits else tx.now,
         "due_at": new.not_before if later and not waits else None,
         "give_up_at": min((at for at in (start_by, new.deadline_at) if at is not None), default=None),
     }
+    tx.due(*moments.values())
+    return task, first_values(task) | moments | {"rank": rank(task.enqueued_at, task.priority)}
 
 
 def _waiting_of(tx: Transaction, client: str, at_least: int) -> bool:

@@ -469,6 +469,12 @@ class Store(Protocol):
     def subscribe(self, listener: Listener) -> None:
         """Add a listener for committed events."""
 
+    def on_due(self, listener: Callable[[float], None]) -> None:
+        """Add a listener that is told, after a commit that made tasks wait, when the first of them is to be looked at.
+
+        That is when it may start, or when its deadline passes (epoch seconds); now or earlier where it is ready.
+        """
+
     def on_resumed(self, listener: Callable[[], None]) -> None:
         """Add a listener that is called, in any thread, once claiming was resumed through this store.
 

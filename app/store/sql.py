@@ -449,6 +449,9 @@ class SqlStore(Store):
     def subscribe(self, listener: Listener) -> None:
         self._writer.subscribe(listener)
 
+    def on_due(self, listener: Callable[[float], None]) -> None:
+        self._writer.on_due(listener)
+
     def on_resumed(self, listener: Callable[[], None]) -> None:
         self._on_resumed = [*self._on_resumed, listener]
 

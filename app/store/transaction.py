@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
         self.events: list[EventRecord] = []
         self.wakes_sender = False
+        self.due_at = math.inf
+        """When the first of the tasks that were made to wait is to be looked at."""
         self.now = clock()
         self._clock = clock
         self._connection = connection
@@ -122,6 +125,10 @@ class Transaction:
     def noticed(self) -> None:
         """Some notice may be sent now: whoever sends them looks again after the commit."""
         self.wakes_sender = True
+
+    def due(self, *moments: float | None) -> None:
+        """A task is to be looked at by then, epoch seconds: it may start, or will have waited too long."""
+        self.due_at = min(self.due_at, *(at for at in moments if at is not None), math.inf)
 
     def count(self, status: Status, by: int) -> None:
         """Note that `by` tasks more are in `status`."""

@@ -62,6 +62,7 @@ def wait(
     It keeps its rank, so that a task that was interrupted or failed does not fall behind those that came after it.
     """
     later = until is not None and until > tx.now
+    tx.due(until if later else tx.now, task.deadline_at)
     return move(
         tx,
         task,

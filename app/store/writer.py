@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 import time
@@ -49,6 +50,8 @@ class _Done:
     events: list[EventRecord]
     wakes_sender: bool
     """Whether notices may be sent now."""
+    due_at: float
+    """When the first of the tasks that it made wait is to be looked at; infinite where it made none wait."""
 
     def is_in(self, connection: Connection) -> bool:
         """Whether it was committed, as far as its events tell. One without events may as well be run again."""
@@ -81,6 +84,7 @@ class Writer:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._listeners: list[Listener] = []
         self._notice_listeners: list[Callable[[], None]] = []
+        self._due_listeners: list[Callable[[float], None]] = []
         self._submitting = threading.Lock()
         self._gathered: dict[asyncio.AbstractEventLoop, list[LoopJob]] = {}
         self._closed = False
@@ -126,6 +130,10 @@ class Writer:
     def on_notices(self, listener: Callable[[], None]) -> None:
         """As `subscribe`, for commits that wrote into the outbox."""
         self._notice_listeners = [*self._notice_listeners, listener]
+
+    def on_due(self, listener: Callable[[float], None]) -> None:
+        """As `subscribe`, for commits after which a task waits for a moment: called with the first such moment."""
+        self._due_listeners = [*self._due_listeners, listener]
 
     def close(self) -> None:
         """Finish what was queued, then stop. Safe to repeat."""
@@ -194,10 +202,7 @@ class Writer:
                 continue
             self._doubtful = None
             answer([(job, done.outcomes[job]) for job in batch])
-            if done.events:
-                self._notify(done.events)
-            if done.wakes_sender:
-                self._tell_of_notices()
+            self._tell(done)
             return
 
     def _commit(self, batch: Sequence[Job]) -> _Done:
@@ -218,7 +223,7 @@ class Writer:
             work = Transaction(connection, self._clock)
             outcomes = {job: self._run_one(work, job.operation) for job in batch}
             work.finish()
-            done = _Done(outcomes, work.events, work.wakes_sender)
+            done = _Done(outcomes, work.events, work.wakes_sender, work.due_at)
             try:
                 transaction.commit()
             except SQLAlchemyError as error:
@@ -260,16 +265,21 @@ class Writer:
         except Exception:
             log.exception("Closing the writer's connection failed")
 
-    def _notify(self, events: Sequence[EventRecord]) -> None:
-        for listener in self._listeners:
-            try:
-                listener(events)
-            except Exception:
-                log.exception("A listener of the store failed on %d events", len(events))
+    def _tell(self, done: _Done) -> None:
+        """Call whoever listens."""
+        if done.due_at < math.inf:
+            for due in self._due_listeners:
+                _call(due, done.due_at)
+        if done.events:
+            for listener in self._listeners:
+                _call(listener, done.events)
+        if done.wakes_sender:
+            for sender in self._notice_listeners:
+                _call(sender)
 
-    def _tell_of_notices(self) -> None:
-        for listener in self._notice_listeners:
-            try:
-                listener()
-            except Exception:
-                log.exception("A listener of the store failed on new notices")
+
+def _call(listener: Callable[..., None], *told: Any) -> None:
+    try:
+        listener(*told)
+    except Exception:
+        log.exception("A listener of the store failed")

@@ -19,7 +19,6 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
 from app.store.transitions import SHARED
-from app.tasks.replay import RELEASED
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.pool import LocalPool
@@ -30,7 +29,6 @@ log = structlog.get_logger(__name__)
 _SWEEP_S = 1.0
 """How often leases, deadlines and the queue are looked at although nothing is announced: another service on the same
 database may have queued a task, or died."""
-_RUNNABLE_EVENTS = frozenset({"task.queued", "task.retry_wait", RELEASED})
 _STORE_PAUSE_S = 0.5
 """Pause after the database could not be reached, so that the loop does not spin."""
 
@@ -68,6 +66,9 @@ class Dispatcher:
         self._terms = terms
         self._make_attempt = make_attempt
         self._wake = threading.Event()
+        self._passed_over = threading.Event()
+        """A task became ready while no slot was idle: whoever gives a slot back unused must look again."""
+        self._sleeps_until = float("inf")
         self._draining = threading.Event()
         self._twins_left = threading.Event()
         self._lock = threading.Lock()
@@ -75,6 +76,7 @@ class Dispatcher:
         self._early_cancels: deque[str] = deque(maxlen=_EARLY_CANCELS)
         self._all_done = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        store.on_due(self._on_due)
         store.subscribe(self._on_events)
         store.on_resumed(self._wake.set)
 
@@ -135,11 +137,19 @@ class Dispatcher:
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
+    def _on_due(self, at: float) -> None:
+        """A commit made a task wait that is to be looked at at `at`. Each look costs two reads: not one too many."""
+        if at > time.time():
+            if at < self._sleeps_until:
+                self._wake.set()
+            return
+        self._passed_over.set()
+        if self._pool.any_idle():
+            self._wake.set()
+
     def _on_events(self, events: Sequence[EventRecord]) -> None:
         for event in events:
-            if event.type in _RUNNABLE_EVENTS:
-                self._wake.set()
-            elif event.status.is_terminal and SHARED in event.data:
+            if event.status.is_terminal and SHARED in event.data:
                 self._twins_left.set()
                 self._wake.set()
             elif event.type == "task.cancel_requested":
@@ -156,6 +166,8 @@ class Dispatcher:
     def _loop(self) -> None:
         sweep_at = 0.0
         while not self._draining.is_set():
+            self._sleeps_until = float("inf")
+            self._passed_over.clear()
             self._wake.clear()
             try:
                 began = time.time()
@@ -175,6 +187,7 @@ class Dispatcher:
                 log.exception("dispatcher_error")
                 self._wake.wait(_STORE_PAUSE_S)
                 continue
+            self._sleeps_until = sweep_at
             self._wake.wait(max(0.0, sweep_at - time.time()))
 
     def _settle_twins(self) -> None:
@@ -225,6 +238,8 @@ class Dispatcher:
         finally:
             if claim is None:
                 self._pool.put_back(slot)
+                if self._passed_over.is_set():
+                    self._wake.set()
         if claim is None:
             return False
         hit("claimed")

@@ -13,6 +13,7 @@ from app.api.holding import Holding
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
 from app.api.resource import TaskResource
+from app.api.strict_query import OfRequestAlone
 from app.api.submission import submit
 from app.api.waiting import TaskWaiters
 
@@ -44,7 +45,7 @@ def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
 
 def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> APIRouter:
     """The route."""
-    routes = APIRouter(tags=["tasks"])
+    routes = APIRouter(tags=["tasks"], route_class=OfRequestAlone)
 
     @routes.post(
         "/generate",

@@ -1,0 +1,150 @@
+"""What leaves the socket: an answer as one packet, a stream as it is made, nothing after the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from app.listening import Gathering, Server, WholeAnswers, listen
+
+WAIT_S = 20.0
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packets: list[bytes] = []
+        self.closed = False
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        assert not self.closed
+        self.packets.append(b"".join(list_of_data))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+@pytest.mark.anyio
+async def test_what_is_written_leaves_together_when_it_is_let_go() -> None:
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+    gathering.write(b"head")
+    gathering.write(b"body")
+    assert wire.packets == []
+    gathering.flush()
+    await asyncio.sleep(0)
+    assert wire.packets == [b"headbody"]
+
+
+@pytest.mark.anyio
+async def test_what_nobody_lets_go_leaves_at_the_loops_next_turn() -> None:
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+    gathering.write(b"first event")
+    await asyncio.sleep(0)
+    gathering.write(b"second event")
+    await asyncio.sleep(0)
+    assert wire.packets == [b"first event", b"second event"]
+
+
+@pytest.mark.anyio
+async def test_what_was_written_before_a_close_still_leaves() -> None:
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+    gathering.write(b"goodbye")
+    gathering.close()
+    assert wire.packets == [b"goodbye"]
+    assert gathering.is_closing()
+
+
+@pytest.mark.anyio
+async def test_nothing_is_written_to_a_connection_that_was_lost() -> None:
+    wire = Wire()
+    gathering = Gathering(wire, asyncio.get_running_loop())
+    gathering.write(b"too late")
+    wire.close()
+    await asyncio.sleep(0)
+    assert wire.packets == []
+
+
+async def _short(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse("short")
+
+
+async def _long(_request: Request) -> PlainTextResponse:
+    return PlainTextResponse("long " * 1_000_000)
+
+
+async def _broken(_request: Request) -> StreamingResponse:
+    async def half() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise RuntimeError("on purpose")
+
+    return StreamingResponse(half(), headers={"content-length": "8"})
+
+
+@contextmanager
+def served() -> Iterator[int]:
+    """A small application behind the protocol; its port."""
+    app = Starlette(routes=[Route("/short", _short), Route("/long", _long), Route("/broken", _broken)])
+    server = Server(uvicorn.Config(app, http=WholeAnswers, lifespan="off", log_config=None))
+    listener = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        end = time.monotonic() + WAIT_S
+        while not server.started:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(WAIT_S)
+
+
+def _ask(port: int, *paths: str) -> bytes:
+    """All that comes back when `paths` are asked for at once on one connection, the last of which closes it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        asked = [f"GET {path} HTTP/1.1\r\nHost: x\r\n" for path in paths]
+        caller.sendall("\r\n".join([*asked[:-1], f"{asked[-1]}Connection: close\r\n\r\n"]).encode())
+        return b"".join(iter(lambda: caller.recv(65536), b""))
+
+
+def test_an_answer_comes_whole_in_one_packet() -> None:
+    with served() as port, socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        caller.sendall(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
+        first = caller.recv(65536)
+    assert first.startswith(b"HTTP/1.1 200")
+    assert first.endswith(b"\r\n\r\nshort")
+
+
+def test_requests_sent_at_once_are_answered_in_order_and_whole() -> None:
+    with served() as port:
+        answers = _ask(port, "/short", "/long", "/short")
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    assert answers.endswith(b"\r\n\r\nshort")
+    assert b"long " * 1_000_000 in answers
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_answer_that_breaks_off_is_cut_off_after_what_was_made() -> None:
+    with served() as port:
+        answer = _ask(port, "/broken")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\nhalf")
