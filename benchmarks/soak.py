@@ -180,6 +180,8 @@ class Soak:
     worker_kills: list[tuple[float, str, int]] = field(default_factory=list)
     """When, and task and attempt that the worker had."""
     service_kills: list[float] = field(default_factory=list)
+    health_lives: list[dict[str, float]] = field(default_factory=list)
+    """What each service that was killed had counted of its health checks until then."""
     over: threading.Event = field(default_factory=threading.Event)
 
     def submit_all(self, source: str, audio: str) -> None:
@@ -223,6 +225,7 @@ class Soak:
                     continue
                 now = time.time()
                 if count % SERVICE_KILL_EVERY == 0:
+                    self.health_lives.append(health_metrics(self.stage))
                     self.service_kills.append(now)
                     self.stage.kill(all_of_it=count % (2 * SERVICE_KILL_EVERY) == 0)
                     self.stage.until_ready()
@@ -324,6 +327,11 @@ class Soak:
             },
         }
 
+    def health_counted(self) -> dict[str, float]:
+        """What all lives of the service have counted of their health checks, summed."""
+        lives = [*self.health_lives, health_metrics(self.stage)]
+        return {name: sum(life.get(name, 0.0) for life in lives) for name in lives[-1]}
+
     def _hangs_in(self, task_id: str, attempt: int) -> bool:
         """Whether the rehearsal means this attempt to hang."""
         options = self.accepted[task_id]
@@ -378,7 +386,7 @@ def _ran_twice(task: dict[str, Any], results: Path) -> bool:
 
 
 def health_metrics(stage: Stage) -> dict[str, float]:
-    """What the service itself has counted of its health checks since its last start."""
+    """What the running service has counted of its health checks since its start."""
     totals: dict[str, float] = {}
     for line in stage.client.get("/metrics").text.splitlines():
         name = line.partition("{")[0]
@@ -422,7 +430,7 @@ def run(wanted: int, seed: int) -> dict[str, Any]:
         tasks = soak.until_all_ended()
         figures = {"seed": seed, "seconds": round(time.monotonic() - began, 1), **soak.report(tasks)}
         figures["scorecard"] = soak.scorecard(figures, tasks)
-        figures["health_metrics"] = health_metrics(stage)
+        figures["health_metrics"] = soak.health_counted()
         after = stage.measure()
         family = stage.family()
         code = stage.stop()
