@@ -123,6 +123,8 @@ class Attempt:
         self._calls: list[tuple[str, float]] = []
         self.began = time.monotonic()
         self._began_at = time.time()
+        self.handed_over = threading.Event()
+        """The process has its job, or will never get it."""
         self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
 
     # -- for others -------------------------------------------------------------------------------------------------
@@ -177,6 +179,8 @@ class Attempt:
                     return
                 self._result_key = order.result_key
                 self._hand_over(order)
+                self.handed_over.set()
+                log.info("attempt_started", tier=self.claim.tier, waited_s=round(self._began_at - task.enqueued_at, 3))
                 monitor = self._monitor(order)
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
@@ -431,5 +435,6 @@ class Attempt:
         self._pool.release(self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._poisoned)
 
     def _leave(self) -> None:
+        self.handed_over.set()
         self._orders.close()
         self._on_done(self)

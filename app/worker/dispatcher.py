@@ -35,6 +35,9 @@ _STORE_PAUSE_S = 0.5
 _EARLY_CANCELS = 1000
 """Remembered cancels of tasks that do not run here (yet): one may come between a claim and its registration."""
 
+_COURTESY_S = 0.02
+"""How long the dispatcher keeps still at most while an attempt hands its job over, which takes a fraction of it."""
+
 MakeAttempt = Callable[[Claim, Slot, Callable[[Attempt], None]], Attempt]
 
 
@@ -252,13 +255,8 @@ class Dispatcher:
             self._running[claim.task.id] = attempt
             cancelled = claim.task.id in self._early_cancels
         attempt.thread.start()
-        log.info(
-            "attempt_started",
-            slot=slot.name,
-            tier=claim.tier,
-            **_who(claim.task),
-            waited_s=round(time.time() - claim.task.enqueued_at, 3),
-        )
+        # The slot stands idle until then: it goes before whatever this thread would compute.
+        attempt.handed_over.wait(_COURTESY_S)
         if cancelled:
             attempt.order_end(Failure(FailureCode.CANCELLED))
 
