@@ -466,3 +466,52 @@ def test_a_task_that_is_due_while_all_slots_are_busy_does_not_keep_the_dispatche
     node.until(lambda: node.task(due).status.is_terminal, "the task that was due")
     # One look a second, and some for what happened meanwhile: two tasks submitted, claimed, ended.
     assert len([at for at in looks if at >= began]) <= (time.monotonic() - began) / dispatcher._SWEEP_S + 12
+
+
+def test_posts_that_nothing_can_start_yet_do_not_wake_the_dispatcher(bench, submit, store, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 3600.0)
+    node = bench()
+    node.until_idle()
+    running = submit(frame_s=0.2, fps=10)
+    node.until_moving(running)
+    looks = []
+    next_due = store.next_due
+    monkeypatch.setattr(store, "next_due", lambda **since: looks.append(since) or next_due(**since))
+    later = [submit(not_before=time.time() + 86_400.0) for _ in range(10)]
+    behind = [submit() for _ in range(3)]
+    assert [node.task(task_id).status for task_id in [running, *later, *behind]] == [Status.RUNNING] + 13 * [
+        Status.QUEUED
+    ]
+    # One for the first that is due before anything else was.
+    assert len(looks) <= 1
+    for task_id in behind:  # The slot that becomes idle is what wakes it.
+        assert node.until_ended(task_id).status is Status.SUCCEEDED
+
+
+def test_a_task_that_became_ready_while_the_slot_was_tried_in_vain_is_not_forgotten(bench, submit, store, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 3600.0)
+    node = bench()
+    node.until_idle()
+    claim, tried = store.claim, []
+
+    def in_vain(*args, **terms):
+        if tried:
+            return claim(*args, **terms)
+        tried.append(submit())  # Its commit finds no idle slot: this one is taken.
+        return None
+
+    monkeypatch.setattr(store, "claim", in_vain)
+    first = submit()
+    assert node.until_ended(first).status is Status.SUCCEEDED
+    assert node.until_ended(tried[0]).status is Status.SUCCEEDED
+
+
+def test_a_task_that_falls_due_before_the_next_look_is_started_when_it_does(bench, submit, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 3600.0)
+    node = bench()
+    node.until_idle()
+    submit(not_before=time.time() + 86_400.0)
+    sooner = submit(not_before=time.time() + 0.5)
+    ended = node.until_ended(sooner)
+    assert ended.status is Status.SUCCEEDED
+    assert ended.started_at >= ended.not_before
