@@ -177,8 +177,8 @@ class Soak:
     wanted: int
     chance: random.Random
     accepted: dict[str, dict[str, Any]] = field(default_factory=dict)
-    worker_kills: list[tuple[float, str, int]] = field(default_factory=list)
-    """When, and task and attempt that the worker had."""
+    worker_kills: list[tuple[float, str]] = field(default_factory=list)
+    """When, and in which slot."""
     service_kills: list[float] = field(default_factory=list)
     health_lives: list[dict[str, float]] = field(default_factory=list)
     """What each service that was killed had counted of its health checks until then."""
@@ -223,16 +223,15 @@ class Soak:
                 ]
                 if not busy:
                     continue
-                now = time.time()
                 if count % SERVICE_KILL_EVERY == 0:
                     self.health_lives.append(health_metrics(self.stage))
-                    self.service_kills.append(now)
+                    self.service_kills.append(time.time())
                     self.stage.kill(all_of_it=count % (2 * SERVICE_KILL_EVERY) == 0)
                     self.stage.until_ready()
                     continue
-                slot = chance.choice(busy)
+                slot, now = chance.choice(busy), time.time()
                 os.kill(slot["pid"], signal.SIGKILL)
-                self.worker_kills.append((now, slot["task_id"], slot["attempt"]))
+                self.worker_kills.append((now, slot["name"]))
             except (httpx.TransportError, ProcessLookupError):
                 continue
 
@@ -260,7 +259,7 @@ class Soak:
             for task in ended.values()
             if (task["status"] == "SUCCEEDED") is not meant[task["id"]]
         ]
-        killed = {task_id for _, task_id, _ in self.worker_kills}
+        killed = {task_id for task_id, _ in self._killed(tasks)}
         # A fault of the first attempt that a kill of the service came before is used up by the interrupted attempt.
         killed |= {task["id"] for task in tasks if any(a["outcome"] == "interrupted" for a in task["attempts"])}
         results = self.stage.data / "results"
@@ -285,7 +284,7 @@ class Soak:
                 for task in tasks
                 for attempt in task["attempts"]
             ),
-            "recovery_after_worker_kill": percentiles(self._after_worker_kills(ended)),
+            "recovery_after_worker_kill": percentiles(self._after_worker_kills(tasks)),
             "recovery_after_service_kill": percentiles(self._after_service_kills(tasks)),
             "kills": {"workers": len(self.worker_kills), "services": len(self.service_kills)},
         }
@@ -342,7 +341,7 @@ class Soak:
 
         Attempts that a kill of this soak ended before their time are left out.
         """
-        killed = {(task_id, attempt) for _, task_id, attempt in self.worker_kills}
+        killed = self._killed(tasks)
         ends = [
             _code(attempt)
             for task in tasks
@@ -353,15 +352,26 @@ class Soak:
         ]
         return len(ends), sum(code not in ALARMS for code in ends)
 
-    def _after_worker_kills(self, ended: dict[str, dict[str, Any]]) -> list[float]:
+    def _killed(self, tasks: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
+        """Whom the worker kills hit, task and attempt, and when: who was in the slot at that moment, not before."""
+        hit = {}
+        for at, slot in self.worker_kills:
+            for task in tasks:
+                for attempt in task["attempts"]:
+                    ended = attempt["ended_at"]
+                    there = moment(attempt["started_at"]) <= at and (ended is None or moment(ended) >= at)
+                    if attempt["slot"] == slot and there:
+                        hit[task["id"], attempt["n"]] = at
+        return hit
+
+    def _after_worker_kills(self, tasks: list[dict[str, Any]]) -> list[float]:
         """From a worker's SIGKILL to the start of its task's next attempt, the pause before a retry included."""
-        waits = []
-        for at, task_id, attempt in self.worker_kills:
-            later = [a for a in ended.get(task_id, {}).get("attempts", []) if a["n"] == attempt + 1]
-            first = [a for a in ended.get(task_id, {}).get("attempts", []) if a["n"] == attempt]
-            if later and first and moment(first[0]["ended_at"]) >= at:
-                waits.append(moment(later[0]["started_at"]) - at)
-        return waits
+        starts = {(task["id"], a["n"]): moment(a["started_at"]) for task in tasks for a in task["attempts"]}
+        return [
+            starts[task_id, number + 1] - at
+            for (task_id, number), at in self._killed(tasks).items()
+            if (task_id, number + 1) in starts
+        ]
 
     def _after_service_kills(self, tasks: list[dict[str, Any]]) -> list[float]:
         """From the service's SIGKILL to the first start of an attempt after it."""
