@@ -7,6 +7,10 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.postgresql import cluster
+
+__all__ = ["cluster"]
+
 LONG = "long"
 """The profile of Hypothesis under `--long`."""
 

@@ -12,9 +12,7 @@ import pytest
 from app import database
 from app.config import ConfigError, Settings
 from app.database import FOLDER_FILE, KEPT, open_database
-from tests.postgresql import Cluster, cluster
-
-__all__ = ["cluster"]
+from tests.postgresql import Cluster
 
 Opens = Callable[..., None]
 

@@ -11,9 +11,7 @@ from typer.testing import CliRunner
 from app.cli.postgresql_check import postgresql_checks
 from app.config import ConfigError, Settings, load_settings
 from app.database import FOLDER_FILE, open_database
-from tests.postgresql import Cluster, cluster
-
-__all__ = ["cluster"]
+from tests.postgresql import Cluster
 
 SECRET = "postgresql://someone:s3cr3t@127.0.0.1:1/queue"
 

@@ -18,9 +18,7 @@ import pytest
 
 from tests.e2e.conftest import Service, until
 from tests.faults.conftest import REHEARSALS, assert_nothing_is_left, assert_published_once
-from tests.postgresql import Cluster, cluster
-
-__all__ = ["cluster"]
+from tests.postgresql import Cluster
 
 SHORT_LEASE = {"GREENROOM_LEASE_S": "4", "GREENROOM_HEALTH_INTERVAL_S": "1.2"}
 TAKEN_OVER_WITHIN_S = 180.0

@@ -13,10 +13,8 @@ import pytest
 from app.store.interface import Store
 from app.store.schema import counters, metadata
 from app.store.sql import SqlStore, open_store
-from tests.postgresql import Cluster, cluster
+from tests.postgresql import Cluster
 from tests.store.kit import Clock
-
-__all__ = ["cluster"]
 
 
 class StoreFactory(Protocol):
