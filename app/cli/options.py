@@ -61,13 +61,13 @@ def renderer_options(items: list[str] | None) -> dict[str, Any]:
     return {name: value(text) for name, text in pairs(items, "--option").items()}
 
 
-def require_writable(output: Path) -> None:
+def require_writable(target: Path, name: str = "output") -> None:
     """Raise `CommandError` unless a file can be written there: asked before the work, not when its result is lost."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        message = f"output: the folder {str(output.parent)!r} does not exist or cannot be written."
+    if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        message = f"{name}: the folder {str(target.parent)!r} does not exist or cannot be written."
         raise CommandError("OUTPUT_INVALID", message, exit_code=EXIT_INPUT)
-    if output.is_dir():
-        raise CommandError("OUTPUT_INVALID", f"output: {str(output)!r} is a folder.", exit_code=EXIT_INPUT)
+    if target.is_dir():
+        raise CommandError("OUTPUT_INVALID", f"{name}: {str(target)!r} is a folder.", exit_code=EXIT_INPUT)
 
 
 def settings_from(flags: dict[str, Any], more: list[str] | None, config: Path | None) -> LoadedSettings:

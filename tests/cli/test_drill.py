@@ -125,6 +125,9 @@ def test_drills_are_listed_and_unknown_ones_refused(cli: Cli) -> None:
     done = cli("drill", "--only", "earthquake")
     assert done.returncode == 2
     assert "--only 'earthquake' is none of worker-killed, " in done.stderr
+    done = cli("drill", "--url", "::::", "--only", "no-face")
+    assert done.returncode == 2
+    assert "--url '::::' is no address" in done.stderr
 
 
 def test_a_drill_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:

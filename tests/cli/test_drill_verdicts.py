@@ -150,9 +150,9 @@ def test_the_service_of_a_drill_touches_nothing_of_the_configured_one() -> None:
 
 def test_recovery_that_takes_longer_than_the_settings_allow_is_wrong() -> None:
     seen = Seen()
-    seen.recovered(3.0, within_s=4.0)
+    seen.recovered(3.0, 4.0, "until it ran")
     assert seen.wrong == []
-    seen.recovered(5.0, within_s=4.0)
+    seen.recovered(5.0, 4.0, "until it ran")
     assert seen.wrong == ["it took 5.0 s to recover; the settings allow 4.0 s"]
 
 

@@ -58,7 +58,7 @@ def drill(
 
         chosen = _chosen(only)
         if report is not None:
-            require_writable(report)
+            require_writable(report, "report")
         changed = _quick() if quick else {}
         pairs = [*(more or []), *(f"{name}={value}" for name, value in changed.items())]
         settings = settings_from({}, pairs, config).settings
@@ -155,12 +155,19 @@ def _elsewhere(
     outcome: Report, drills: Sequence[Drill], url: str, settings: Settings, beside: int, *, quiet: bool
 ) -> None:
     """On a service that runs already."""
+    import httpx
+
     from app.cli.drill.caller import Caller
     from app.cli.drill.scene import Scene
     from app.cli.drill.terms import Terms
 
     address = url if "://" in url else f"http://{url}"
-    with Caller(address) as caller:
+    try:
+        there = Caller(address)
+    except httpx.InvalidURL as error:
+        message = f"--url {url!r} is no address: {error}"
+        raise CommandError("OPTION_INVALID", message, exit_code=EXIT_INPUT) from error
+    with there as caller:
         _require_rehearsals(caller)
         outcome.left_out = {one.name: _IN_USE for one in drills if not one.inside}
         scene = Scene(caller, Terms(settings, _UNKNOWN_START_S), beside)
@@ -173,9 +180,7 @@ def _require_rehearsals(caller: Caller) -> None:
     try:
         tiers = caller.client.tiers()
     except GreenroomError as error:
-        raise CommandError(
-            "UPSTREAM_CONNECTION", f"{caller.url}: {error}", "Is it running, and its address right?"
-        ) from error
+        raise CommandError("UPSTREAM_CONNECTION", str(error), "Is it running, and its address right?") from error
     if not any(tier["renderer"] == "rehearsal" for tier in tiers):
         hint = "Start it with GREENROOM_REHEARSALS=1, never on a public service; or leave --url out."
         raise CommandError("DRILL_NOT_POSSIBLE", f"The service at {caller.url} offers no rehearsals.", hint)

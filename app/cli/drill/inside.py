@@ -116,8 +116,12 @@ def _time(seen: Seen, terms: Terms, fault: Fault, task: dict[str, Any]) -> None:
     allowed = sum(terms.recovered_s(fault.code, 0.0) for _ in failed) + paused
     if fault.fields and "deadline_s" in fault.fields:
         allowed += float(fault.fields["deadline_s"])
-    over = attempts[-1]["ended_at"] if attempts[-1]["outcome"] == "failed" else attempts[-1]["started_at"]
-    seen.recovered(verify.moment(over) - began, allowed)
+    last = attempts[-1]
+    if last["outcome"] == "failed":
+        over, until_when = last["ended_at"], "until it was given up"
+    else:
+        over, until_when = last["started_at"], "until it was rendered again"
+    seen.recovered(verify.moment(over) - began, allowed, until_when)
     cap_s = terms.settings.backoff_cap_s
     too_long = [attempt for attempt in failed if (attempt["backoff_ms"] or 0) > 1000 * cap_s]
     seen.wrong += [f"the pause after attempt {attempt['n']} is longer than {cap_s:g} s" for attempt in too_long]
@@ -163,7 +167,9 @@ def cancel_a_deaf_one(scene: Scene) -> Seen:
     for other in beside:
         seen.wrong += [f"the next task: {what}" for what in verify.wrong_end(other, "SUCCEEDED", ["SUCCEEDED"])]
     if task["finished_at"]:
-        seen.recovered(verify.moment(task["finished_at"]) - asked, terms.recovered_s(C.CANCELLED, 0.0))
+        seen.recovered(
+            verify.moment(task["finished_at"]) - asked, terms.recovered_s(C.CANCELLED, 0.0), "until it was over"
+        )
     return seen
 
 
@@ -174,14 +180,12 @@ def _drill(fault: Fault) -> Drill:
     def about_s(terms: Terms) -> float:
         return terms.about_s(fault.code, fault.failures(terms)) + float((fault.fields or {}).get("deadline_s", 0.0))
 
-    gave_up = fault.always or fault.code in (C.INPUT_NO_FACE, C.DEADLINE_EXCEEDED)
     return Drill(
         fault.name,
         fault.done,
         expected,
         lambda scene: rehearse(scene, fault),
         about_s=about_s,
-        recovered="until it was given up" if gave_up else "until it was rendered again",
     )
 
 
@@ -193,6 +197,5 @@ INSIDE = (
         lambda _terms: "CANCELLED, and the slot takes the next task",
         cancel_a_deaf_one,
         about_s=lambda terms: terms.settings.cancel_grace_s + 3.0,
-        recovered="until it was over",
     ),
 )

@@ -22,6 +22,7 @@ _SLOW: dict[str, Any] = {"frame_s": 0.5}
 _SCHEDULED_S = 1.0
 """A task is to start so long after it is handed in: while the service is down."""
 _LOCKED_S = 10.0
+_ACCEPTED = "until a new task was accepted"
 _INTERRUPTED = ["INTERRUPTED", "SUCCEEDED"]
 
 
@@ -118,7 +119,7 @@ def lock_the_database(scene: Scene) -> Seen:
         locker.execute("ROLLBACK")
         unlocked = verify.now()
     new = caller.hand_in(PLAIN)
-    seen.recovered(verify.now() - unlocked, terms.takeover_s())
+    seen.recovered(verify.now() - unlocked, terms.takeover_s(), _ACCEPTED)
     ended = {task_id: caller.until_ended(task_id, terms.patience_s()) for task_id in (*running, new)}
     seen.wrong += _wrong_interruptions(scene, ended, [])
     good = sum(one["status"] == "SUCCEEDED" for one in ended.values())
@@ -151,7 +152,7 @@ def kill_the_media_helper(scene: Scene) -> Seen:
     ended = {task_id: caller.until_ended(task_id, terms.patience_s()) for task_id in task_ids}
     seen = Seen(f"new inputs were taken in; {verify.told(ended[task_ids[0]])}")
     seen.wrong += _wrong_interruptions(scene, ended, [])
-    seen.recovered(verify.moment(ended[task_ids[0]]["created_at"]) - at, terms.patience_s())
+    seen.recovered(verify.moment(ended[task_ids[0]]["created_at"]) - at, terms.patience_s(), _ACCEPTED)
     return seen
 
 
@@ -183,7 +184,7 @@ def run_low_on_disk(scene: Scene) -> Seen:
     began = verify.now()
     stage.start()
     new = caller.hand_in(PLAIN)
-    seen.recovered(verify.now() - began, scene.terms.restarted_s())
+    seen.recovered(verify.now() - began, terms.restarted_s(), "from the next start until a new task was accepted")
     ended[new] = caller.until_ended(new, terms.patience_s())
     seen.wrong += _wrong_interruptions(scene, ended, [])
     good = sum(one["status"] == "SUCCEEDED" for one in ended.values())
@@ -212,7 +213,7 @@ def _wrong_interruptions(scene: Scene, ended: dict[str, dict[str, Any]], struck:
 
 def _note_takeover(seen: Seen, task: dict[str, Any], at: float, within_s: float) -> None:
     if len(task["attempts"]) > 1:
-        seen.recovered(verify.moment(task["attempts"][1]["started_at"]) - at, within_s)
+        seen.recovered(verify.moment(task["attempts"][1]["started_at"]) - at, within_s, "until it was rendered again")
 
 
 def _twice(_terms: Terms) -> str:
@@ -241,20 +242,20 @@ OUTSIDE = (
         "another program locks the database while tasks run",
         lambda _terms: "new tasks are refused with 503 and Retry-After; what was accepted SUCCEEDED",
         lock_the_database, lambda terms: min(_LOCKED_S, terms.settings.lease_s / 2) + 8.0,
-        recovered="until a new task was accepted", inside=False,
+        inside=False,
     ),
     Drill(
         "media-helper-killed",
         "the process that opens media files for the service is killed (SIGKILL)",
         lambda _terms: "the next inputs are taken in, SUCCEEDED",
         kill_the_media_helper, lambda _terms: 5.0,
-        recovered="until a new task was accepted", inside=False,
+        inside=False,
     ),
     Drill(
         "disk-low",
         "the disk is low when the service is started with tasks in its queue",
         lambda _terms: "new tasks are refused with 507; what was accepted SUCCEEDED",
         run_low_on_disk, lambda terms: 2 * terms.start_s + 5.0,
-        recovered="from the next start until a new task was accepted", inside=False,
+        inside=False,
     ),
 )  # fmt: skip

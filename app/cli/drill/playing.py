@@ -38,7 +38,7 @@ def play(drill: Drill, scene: Scene) -> Row:
         drill.expected(scene.terms),
         seen.what,
         seen.recovered_s,
-        drill.recovered,
+        seen.until,
         seen.within_s,
         round(time.monotonic() - began, 3),
         tuple(seen.wrong),

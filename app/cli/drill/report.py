@@ -16,7 +16,7 @@ class Row:
     expected: str
     seen: str
     recovered_s: float | None
-    recovered: str
+    until: str
     """What `recovered_s` measures."""
     within_s: float | None
     seconds: float
@@ -99,7 +99,7 @@ def timing(row: Row) -> str:
     if row.recovered_s is None:
         return "-"
     allowed = "" if row.within_s is None else f" (at most {row.within_s:.0f} s)"
-    return f"{row.recovered_s:.1f} s {row.recovered}{allowed}"
+    return f"{row.recovered_s:.1f} s {row.until}{allowed}"
 
 
 def lines_of(row: Row) -> list[str]:

@@ -68,14 +68,15 @@ class Seen:
 
     what: str = ""
     recovered_s: float | None = None
-    """From the fault until work went on; what exactly, `Drill.recovered` says."""
+    """From the fault until work went on; until when exactly, `until` says."""
+    until: str = ""
     within_s: float | None = None
     """The most that the settings allow."""
     wrong: list[str] = field(default_factory=list)
 
-    def recovered(self, seconds: float, within_s: float) -> None:
+    def recovered(self, seconds: float, within_s: float, until: str) -> None:
         """Note how long it took, and that it took too long if it did."""
-        self.recovered_s, self.within_s = seconds, within_s
+        self.recovered_s, self.within_s, self.until = seconds, within_s, until
         if seconds > within_s:
             self.wrong.append(f"it took {seconds:.1f} s to recover; the settings allow {within_s:.1f} s")
 
@@ -89,6 +90,5 @@ class Drill:
     expected: Callable[[Terms], str]
     play: Callable[[Scene], Seen]
     about_s: Callable[[Terms], float]
-    recovered: str = "until it was rendered again"
     inside: bool = True
     """The failure stays inside rehearsals of the drill's own: a service in use comes to no harm."""

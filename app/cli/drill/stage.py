@@ -20,7 +20,7 @@ from app.cli.service_process import ServiceProcess
 OWN: dict[str, str] = {
     "rehearsals": "true",
     "allow_private_addresses": "true",  # a webhook endpoint of the drill's own
-    "database_url": "",
+    "database_url": "",  # SQLite in the stage's folder
     "otlp_endpoint": "",
     "drop_in_duix_dir": "",
     "drop_in_save_roots": "",

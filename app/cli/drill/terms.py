@@ -10,12 +10,13 @@ from app.retry.taxonomy import FAILURE_TABLE, FailureCode
 QUICK: dict[str, str] = {
     "health_interval_s": "1.5",
     "health_strikes": "3",
-    **{f"phase_{phase}_s": "5" for phase in ("load", "fetch", "analyse", "render", "encode")},
+    **{f"phase_{phase}_s": "15" for phase in ("load", "fetch", "analyse", "render", "encode")},
     "backoff_cap_s": "1",
     "lease_s": "6",
     "webhook_schedule_s": "0,1,2,4",
 }
-"""Settings of a quick drill. A worker beats once a second: checks more often than that would find it still."""
+"""Settings of a quick drill. A worker beats once a second: checks more often than that would find it still. And a
+machine that is busy may need seconds to load torch, which is work that does not move."""
 
 _LEEWAY_S = 15.0
 """For a machine that is busy with something else."""

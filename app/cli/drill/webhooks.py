@@ -109,7 +109,7 @@ def lose_the_endpoint(scene: Scene) -> Seen:
         within_s = 1.2 * max(terms.settings.webhook_schedule_s[: failed + 1]) + _LEEWAY_S
         until(lambda: len(endpoint.received) >= len(_EVENTS), within_s)
         seen = Seen(f"{failed} in vain, then {len(endpoint.received)} of {len(_EVENTS)} notices came")
-        seen.recovered(verify.now() - risen, within_s)
+        seen.recovered(verify.now() - risen, within_s, "until all notices had come")
         types = [notice["type"] for notice in endpoint.received]
         if types != _EVENTS:
             seen.wrong.append(f"the notices that came are {', '.join(types) or 'none'}")
@@ -127,7 +127,6 @@ WEBHOOKS = (
         lambda _terms: "the task SUCCEEDED at once; each notice comes once it is back, in order, signed",
         lose_the_endpoint,
         lambda terms: sum(terms.settings.webhook_schedule_s[:2]) + 3.0,
-        recovered="until all notices had come",
         inside=False,
     ),
 )
