@@ -112,6 +112,7 @@ def test_a_false_hundred_per_cent_is_told() -> None:  # R1.4
 
 def test_a_health_check_without_an_answer_is_told() -> None:
     assert verify.wrong_answers([0.01, None, 0.02]) == ["1 of 3 looks at its health got no answer"]
+    assert verify.wrong_answers([]) == ["nobody looked at its health"]
     assert verify.wrong_answers([0.01]) == []
 
 

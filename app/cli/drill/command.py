@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _UNKNOWN_START_S = 60.0
 """How long a service that the drill did not start may need for a fresh worker."""
 _MINUTES_S = 90.0
+_SPARE_S = 60.0
+"""What a service needs beside the time that a worker may take to load its models."""
 _IN_USE = "since it strikes the service itself, and the one at --url may be in use"
 
 
@@ -133,7 +135,7 @@ def _here(
     if parent is not None and not parent.is_dir():
         raise CommandError("OPTION_INVALID", f"--folder {str(parent)!r} is no folder.", exit_code=EXIT_INPUT)
     place = Path(tempfile.mkdtemp(prefix="greenroom-drill-", dir=parent))
-    stage = Stage(place, flags)
+    stage = Stage(place, flags, ready_within_s=settings.worker_start_timeout_s + _SPARE_S)
     kept = keep
     try:
         with _waiting("the service of the drill starts"):

@@ -44,15 +44,19 @@ class Lookout:
         return max((seconds for seconds in self.answers if seconds is not None), default=0.0)
 
     def _look(self) -> None:
+        self._once()
         while not self._over.wait(_EVERY_S):
-            for path in ("/health/live", "/metrics"):
-                self.answers.append(self._timed(path))
-            try:
-                answer = self._http.get(self._task)
-            except httpx.TransportError:
-                continue  # told by the other two
-            if answer.status_code == httpx.codes.OK:
-                self.glimpses.append(answer.json())
+            self._once()
+
+    def _once(self) -> None:
+        for path in ("/health/live", "/metrics"):
+            self.answers.append(self._timed(path))
+        try:
+            answer = self._http.get(self._task)
+        except httpx.TransportError:
+            return  # told by the other two
+        if answer.status_code == httpx.codes.OK:
+            self.glimpses.append(answer.json())
 
     def _timed(self, path: str) -> float | None:
         asked = time.monotonic()

@@ -27,8 +27,6 @@ OWN: dict[str, str] = {
 }
 """What a drill's service has otherwise than the configuration: it rehearses, and reaches nobody outside."""
 
-_READY_S = 240.0
-"""More than a worker may take to load its models (`worker_start_timeout_s`)."""
 _TIDY_S = 20.0
 """How long cleaning up may take after the end of a task."""
 
@@ -36,13 +34,14 @@ _TIDY_S = 20.0
 class Stage:
     """One service on `folder`, at an address that stays however often it is started; a second one on demand."""
 
-    def __init__(self, folder: Path, flags: Sequence[str]) -> None:
-        """`flags`: the configuration, as flags of `serve`."""
+    def __init__(self, folder: Path, flags: Sequence[str], *, ready_within_s: float) -> None:
+        """`flags`: the configuration, as flags of `serve`; `ready_within_s`: how long a start may take."""
         self._folder = folder.resolve()
         self.data_dir = self._folder / "data"
         self._port = _free_port()
         own = [part for name, value in OWN.items() for part in ("--set", f"{name}={value}")]
         self._flags = [*flags, *own]
+        self._ready_within_s = ready_within_s
         self._made: list[ServiceProcess] = []
         self.url = f"http://127.0.0.1:{self._port}"
         self.ready_s = 0.0
@@ -62,13 +61,11 @@ class Stage:
         service = ServiceProcess(self._folder, *self._flags, *more, *where, name=name)
         self._made.append(service)
         service.wait_live()
-        if not until(lambda: is_ready(service.url), _READY_S):
+        if not until(lambda: is_ready(service.url), self._ready_within_s):
             reasons = httpx.get(f"{service.url}/health/ready", timeout=5.0).text
-            raise CommandError(
-                "SERVICE_FAILED",
-                f"The service of the drill was not ready within {_READY_S:g} s: {reasons}\n{service.log_tail()}",
-                "`greenroom doctor` looks for what is wrong on this machine.",
-            )
+            message = f"The service of the drill was not ready within {self._ready_within_s:g} s: {reasons}"
+            hint = "`greenroom doctor` looks for what is wrong on this machine."
+            raise CommandError("SERVICE_FAILED", f"{message}\n{service.log_tail()}", hint)
         self.ready_s = time.monotonic() - began
         return service
 

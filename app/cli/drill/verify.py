@@ -129,5 +129,7 @@ def wrong_glimpses(glimpses: Sequence[Resource]) -> list[str]:
 
 def wrong_answers(answers: Sequence[float | None]) -> list[str]:
     """Whether the service answered each look at its health; `answers` are seconds, None where there was no answer."""
+    if not answers:
+        return ["nobody looked at its health"]
     missing = sum(seconds is None for seconds in answers)
     return [f"{missing} of {len(answers)} looks at its health got no answer"] if missing else []
