@@ -426,6 +426,7 @@ def run(wanted: int, seed: int) -> dict[str, Any]:
             refs.append(f"upload:{answer.raise_for_status().json()['id']}")
         stage.warm_up(*refs)
         before = stage.measure()
+        load = {"before": round(os.getloadavg()[0], 1)}
         soak = Soak(stage, wanted, random.Random(seed))
         began = time.monotonic()
         killer = threading.Thread(target=soak.kill_now_and_then)
@@ -441,6 +442,8 @@ def run(wanted: int, seed: int) -> dict[str, Any]:
         figures = {"seed": seed, "seconds": round(time.monotonic() - began, 1), **soak.report(tasks)}
         figures["scorecard"] = soak.scorecard(figures, tasks)
         figures["health_metrics"] = soak.health_counted()
+        # On a machine that others use, too, what takes time takes longer.
+        figures["load_average"] = load | {"after": round(os.getloadavg()[0], 1)}
         after = stage.measure()
         family = stage.family()
         code = stage.stop()
