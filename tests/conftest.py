@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -14,9 +15,7 @@ __all__ = ["cluster"]
 LONG = "long"
 """The profile of Hypothesis under `--long`."""
 
-LONGEST = (
-    "tests/e2e", "tests/faults", "tests/cli", "tests/worker", "tests/test_readme.py", "tests/client",
-)  # fmt: skip
+LONGEST = ("tests/e2e/", "tests/faults/", "tests/cli/", "tests/worker/", "tests/test_readme.py", "tests/client/")
 """Files that take long, because they start services. Side by side with others they come first: were they last, one
 process would end long after the others."""
 
@@ -29,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(LONG, max_examples=1000)
     if config.getoption("--long"):
         settings.load_profile(LONG)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that runs us in the background had it ignored; what the tests start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Threads of torch that wait for each other spin, which takes the cores from all the other processes of the tests:
     # a demo beside a busy machine took 27 s of processor time, and 6 s like this. Slots inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -40,9 +41,13 @@ def assert_whole(service, ids):
 @pytest.mark.parametrize("point", ["committed", "chained", "taken_in", "released", "released=kill:2"])
 def test_a_service_killed_between_two_steps_of_a_chain_finishes_it(rehearse, portrait, speech, point):
     service = rehearse("=".join((point, "kill")) if "=" not in point else point)
+    service.http.post("/queue/pause")  # until the whole chain is there
     ids = chain_of(service, portrait, speech)
+    with suppress(httpx.TransportError):  # it may be dead before it has answered
+        service.http.post("/queue/resume")
     until_dead(service)
     restarted = rehearse()
+    restarted.http.post("/queue/resume")
     assert_whole(restarted, ids)
     for task_id in ids[1:]:
         text = restarted.http.get(f"/tasks/{task_id}/events").text
