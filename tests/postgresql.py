@@ -55,7 +55,8 @@ def _other_user() -> str | None:
 class Cluster:
     """One server. Safe beside others of its kind: each has a folder of its own and listens nowhere else."""
 
-    def __init__(self) -> None:
+    def __init__(self, primary: Cluster | None = None) -> None:
+        """With `primary`: its standby."""
         self._folder = Path(tempfile.mkdtemp(prefix="greenroom-pg-"))
         self._folder.chmod(0o755)
         self._as: dict[str, Any] = {}
@@ -64,11 +65,16 @@ class Cluster:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._numbers = itertools.count()
-        self._run("initdb", "-A", "trust", "-U", USER, "-N", "-E", "UTF8", "--locale=C", "--no-instructions")
+        if primary is None:
+            self._run("initdb", "-A", "trust", "-U", USER, "-N", "-E", "UTF8", "--locale=C", "--no-instructions")
+        else:
+            self._run("pg_basebackup", "-h", str(primary._folder), "-U", USER, "-R", "-X", "stream", "-c", "fast", "-N")
         self.start()
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{USER}@/{database}?host={quote(str(self._folder), safe='')}"
+    def url(self, database: str = "postgres", *, also: Cluster | None = None) -> str:
+        """The address of a database, here or on `also`, wherever it can be written."""
+        hosts = ",".join(str(cluster._folder) for cluster in (self, also) if cluster is not None)
+        return f"postgresql://{USER}@/{database}?host={quote(hosts, safe=',')}"
 
     def start(self) -> None:
         programs_at = programs()
