@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -109,11 +110,14 @@ def test_what_the_input_is_to_blame_for_fails_all_that_wait(sharing, portrait, s
 def test_no_follower_is_lost_when_the_service_is_killed(sharing, portrait, speech, point):  # R2.7
     service = sharing(GREENROOM_FAILPOINTS=f"{point}=kill")
     request = order(service, portrait, speech(0.5), options=SLOW)
-    # The slot still loads: all of them wait.
+    service.http.post("/queue/pause")  # until all of them wait
     tasks = at_once(service, request, 4)
+    with suppress(httpx.TransportError):  # it may be dead before it has answered
+        service.http.post("/queue/resume")
     until_dead(service)
     assert service.process.returncode == -signal.SIGKILL
     restarted = sharing()
+    restarted.http.post("/queue/resume")
     done = ended(restarted, tasks)
     assert {task["status"] for task in done} == {"SUCCEEDED"}
     assert sum(task["cached"] for task in done) == 3
