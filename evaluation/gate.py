@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -49,11 +48,9 @@ class Case:
 
 @dataclass
 class Report:
-    """All cases, and what judging cost beside rendering."""
+    """All cases."""
 
     cases: list[Case] = field(default_factory=list)
-    render_s: float = 0.0
-    gate_s: float = 0.0
 
     def add(self, case: Case) -> None:
         """Keep it, and say it."""
@@ -69,8 +66,6 @@ class Report:
             f"{len(good)} good videos: confidence {min(good):.2f} to {max(good):.2f}, median {np.median(good):.2f}; "
             f"{sum(value < ACCEPTED for value in good)} below {ACCEPTED}.",
             f"{len(bad)} broken ones: confidence {min(bad):.2f} to {max(bad):.2f}; {passed} at or above {ACCEPTED}.",
-            f"Judging took {100 * self.gate_s / self.render_s:.0f}% of the time of rendering (`warp`, small portraits, "
-            "clips of 3 to 6 s, on a busy machine).",
             "",
             "| video | judged | highest | lowest | decided by |",
             "|---|---|---|---|---|",
@@ -154,11 +149,7 @@ def _judge_all(
         _as_long(read_frames(other.path), len(frames)),
         _as_long(read_sound(other.path), len(read_sound(job.audio))),
     )
-    began = time.perf_counter()
-    good = gate.judge(job, result, lip_sync=True)
-    report.gate_s += time.perf_counter() - began
-    report.render_s += result.seconds
-    report.add(Case("good", job.source.name, job.audio.name, good))
+    report.add(Case("good", job.source.name, job.audio.name, gate.judge(job, result, lip_sync=True)))
     for name, fault in FAULTS.items():
         broken = write(fault(made), folder, result)
         report.add(Case(name, job.source.name, job.audio.name, gate.judge(job, broken, lip_sync=True)))

@@ -31,7 +31,7 @@ Limits = tuple[float, float]
 """Where a score is 0, and where it is 1."""
 
 LIPS_FOLLOW: Limits = (0.20, 0.64)
-LIPS_IN_TIME: Limits = (0.16, 0.02)
+LIPS_IN_TIME: Limits = (0.10, 0.02)
 MOUTH_MOVES: Limits = (0.004, 0.016)
 RESTS: Limits = (1.0, 0.55)
 FACE: Limits = (0.4, 0.9)
