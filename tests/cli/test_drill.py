@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from app.cli.drill.command import _require_rehearsals
+from app.cli.drill.command import _require_readiness
 from app.cli.errors import CommandError
 from app.cli.service_process import ServiceProcess
 from tests.cli.conftest import PROJECT, Cli, clean_environment
@@ -107,14 +107,18 @@ def test_on_a_service_in_use_only_rehearsals_are_struck(cli: Cli, service: Servi
     assert service.family()[0].pid == before
 
 
-def test_a_service_without_rehearsals_is_left_alone() -> None:
-    plain = [{"name": "warp", "renderer": "warp"}]
-    caller = SimpleNamespace(url="http://service", client=SimpleNamespace(tiers=lambda: plain))
+def test_a_service_without_rehearsals_or_with_a_held_queue_is_left_alone() -> None:
+    tiers, queue = [{"name": "warp", "renderer": "warp"}], {"paused": True, "draining": False}
+    caller = SimpleNamespace(url="http://service", client=SimpleNamespace(tiers=lambda: tiers, queue=lambda: queue))
     with pytest.raises(CommandError, match="offers no rehearsals") as caught:
-        _require_rehearsals(caller)  # type: ignore[arg-type]
+        _require_readiness(caller)  # type: ignore[arg-type]
     assert "GREENROOM_REHEARSALS=1" in caught.value.hint
-    plain.append({"name": "trouble", "renderer": "rehearsal"})
-    _require_rehearsals(caller)  # type: ignore[arg-type]
+    tiers.append({"name": "trouble", "renderer": "rehearsal"})
+    with pytest.raises(CommandError, match="it is held") as caught:
+        _require_readiness(caller)  # type: ignore[arg-type]
+    assert "/queue/resume" in caught.value.hint
+    queue["paused"] = False
+    _require_readiness(caller)  # type: ignore[arg-type]
 
 
 def test_drills_are_listed_and_unknown_ones_refused(cli: Cli) -> None:

@@ -96,7 +96,7 @@ class Caller:
         return task
 
     def until_rendering(self, task_id: str, patience_s: float, attempt: int = 1) -> dict[str, Any] | None:
-        """The task once this attempt has made a frame; None if that does not come about in time."""
+        """The task once this attempt has made a frame; None if that does not come about in time: it is cancelled then."""
         give_up_at = time.monotonic() + patience_s
         while time.monotonic() < give_up_at:
             task = self.task(task_id)
@@ -106,6 +106,7 @@ class Caller:
             if len(task["attempts"]) >= attempt and rendering:
                 return task
             time.sleep(0.02)
+        self.client.cancel(task_id)
         return None
 
     def wrong_about(self, task: dict[str, Any]) -> list[str]:

@@ -170,22 +170,25 @@ def _elsewhere(
         message = f"--url {url!r} is no address: {error}"
         raise CommandError("OPTION_INVALID", message, exit_code=EXIT_INPUT) from error
     with there as caller:
-        _require_rehearsals(caller)
+        _require_readiness(caller)
         outcome.left_out = {one.name: _IN_USE for one in drills if not one.inside}
         scene = Scene(caller, Terms(settings, _UNKNOWN_START_S), beside)
         _play(outcome, [one for one in drills if one.inside], scene, quiet=quiet)
 
 
-def _require_rehearsals(caller: Caller) -> None:
+def _require_readiness(caller: Caller) -> None:
     from greenroom.client import GreenroomError
 
     try:
-        tiers = caller.client.tiers()
+        tiers, queue = caller.client.tiers(), caller.client.queue()
     except GreenroomError as error:
         raise CommandError("UPSTREAM_CONNECTION", str(error), "Is it running, and its address right?") from error
     if not any(tier["renderer"] == "rehearsal" for tier in tiers):
         hint = "Start it with GREENROOM_REHEARSALS=1, never on a public service; or leave --url out."
         raise CommandError("DRILL_NOT_POSSIBLE", f"The service at {caller.url} offers no rehearsals.", hint)
+    if queue["paused"] or queue["draining"]:
+        hint = "Resume it (POST /queue/resume, or on its page) and start the drill again."
+        raise CommandError("DRILL_NOT_POSSIBLE", f"The service at {caller.url} starts no tasks: it is held.", hint)
 
 
 def _play(outcome: Report, drills: Sequence[Drill], scene: Scene, *, quiet: bool) -> None:
