@@ -96,7 +96,7 @@ class Caller:
         return task
 
     def until_rendering(self, task_id: str, patience_s: float, attempt: int = 1) -> dict[str, Any] | None:
-        """The task once this attempt has made a frame; None if that does not come about in time: it is cancelled then."""
+        """The task once this attempt has made a frame; None if that takes too long: it is cancelled then."""
         give_up_at = time.monotonic() + patience_s
         while time.monotonic() < give_up_at:
             task = self.task(task_id)
