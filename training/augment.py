@@ -1,6 +1,7 @@
 """Makes clean synthesised speech sound like recordings: rooms, microphones, codecs, noise, music, levels."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,9 +9,23 @@ from torch import Tensor
 
 RATE = 16_000
 
-_EMPTY_SHARE = 0.1
-"""Share of examples without any speech: silence, noise, hum, breath or music alone, all of which must leave the mouth
-at rest."""
+
+@dataclass(frozen=True)
+class Alone:
+    """Examples without any speech, in all of which the mouth must be at rest: their share, how many of them are
+    recorded music and nothing else rather than silence, noise, hum, breath or music, and how far below full scale
+    their peaks may be."""
+
+    share: float
+    music_share: float
+    least_db: float
+
+
+SOME = Alone(0.1, 0.0, 30.0)
+MOSTLY_MUSIC = Alone(0.5, 0.7, 60.0)
+
+_LEAST_SPEECH_DB = 30.0
+"""How far below full scale the peak of speech may be."""
 
 _BACKGROUNDS = {"none": 0.25, "noise": 0.35, "hum": 0.15, "breath": 0.1, "music": 0.15}
 """Share of examples by what is heard beside the speech; a quarter of those with something also have noise."""
@@ -25,12 +40,13 @@ _TEMPO = (0.85, 1.25)
 class Augmenter:
     """Draws from one random generator; used by one thread."""
 
-    def __init__(self, seed: int, recorded_music: Tensor | None = None) -> None:
+    def __init__(self, seed: int, recorded_music: Tensor | None = None, alone: Alone = SOME) -> None:
         """recorded_music: [samples] of unit level, heard in most of the examples with music; without it, all of them
         have made-up music."""
         self._rng = torch.Generator().manual_seed(seed)
         self._music = _music(60 * RATE, self._rng)
         self._recorded_music = recorded_music
+        self._alone = alone
 
     def tempo(self) -> float:
         """A factor of speed, of which the example's source has to be so much longer."""
@@ -38,7 +54,7 @@ class Augmenter:
 
     def empties(self, count: int) -> Tensor:
         """Which examples of a batch get no speech: bool [count]."""
-        return torch.rand(count, generator=self._rng) < _EMPTY_SHARE
+        return torch.rand(count, generator=self._rng) < self._alone.share
 
     def __call__(self, speech: Tensor, empty: Tensor) -> Tensor:
         """[batch, samples] of speech -> the same speech as if recorded, at the same instants."""
@@ -50,12 +66,15 @@ class Augmenter:
                 spectrum[index] *= torch.fft.rfft(self._room(), n=padded)
         speech = torch.fft.irfft(spectrum, n=padded)[:, :length]
         active = speech.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-3)
-        noise = torch.stack([self._background(length) for _ in range(len(speech))])
+        noise = torch.stack([self._background(length, bool(alone)) for alone in empty])
         mixed = torch.where(empty[:, None], noise * active, speech + noise * active)
-        return torch.stack([self._recorded(one) for one in mixed])
+        least = [self._alone.least_db if alone else _LEAST_SPEECH_DB for alone in empty]
+        return torch.stack([self._recorded(one, least_db) for one, least_db in zip(mixed, least, strict=True)])
 
-    def _background(self, length: int) -> Tensor:
+    def _background(self, length: int, alone: bool) -> Tensor:
         """Noise, hum, breath, music or nothing, relative to speech of unit level."""
+        if alone and self._recorded_music is not None and self._chance(self._alone.music_share):
+            return self._stretch_of(self._recorded_music, length)
         at = self._uniform(0, 1)
         kinds = list(_BACKGROUNDS)
         kind = kinds[int(np.searchsorted(np.cumsum(list(_BACKGROUNDS.values())), at).clip(max=len(kinds) - 1))]
@@ -71,9 +90,12 @@ class Augmenter:
         if kind == "music":
             recorded = self._recorded_music is not None and self._chance(_RECORDED_SHARE)
             bed = self._recorded_music if recorded else self._music
-            begin = int(self._uniform(0, len(bed) - length))
-            background += bed[begin : begin + length] * 10 ** (-self._uniform(5, 35) / 20)
+            background += self._stretch_of(bed, length) * 10 ** (-self._uniform(5, 35) / 20)
         return background
+
+    def _stretch_of(self, bed: Tensor, length: int) -> Tensor:
+        begin = int(self._uniform(0, len(bed) - length))
+        return bed[begin : begin + length]
 
     def _hum(self, length: int) -> Tensor:
         """A steady buzz of unit level: of mains at 50 or 60 Hz, a fan or a transformer."""
@@ -129,8 +151,8 @@ class Augmenter:
         tail[0] = 1.0
         return tail
 
-    def _recorded(self, sound: Tensor) -> Tensor:
-        """Through a microphone, a codec and a level control."""
+    def _recorded(self, sound: Tensor, least_db: float) -> Tensor:
+        """Through a microphone, a codec and a level control, its peak at most least_db below full scale."""
         length = len(sound)
         padded = _fft_length(length)
         spectrum = torch.fft.rfft(sound, n=padded)
@@ -144,7 +166,7 @@ class Augmenter:
             gain_db -= 18 * torch.log2(self._uniform(60, 280) / hertz.clamp(min=1)).clamp(min=0, max=4)
         sound = torch.fft.irfft(spectrum * 10 ** (gain_db / 20), n=padded)[:length]
         peak = sound.abs().max().clamp(min=1e-4)
-        sound = sound / peak * 10 ** (-self._uniform(0, 30) / 20)
+        sound = sound / peak * 10 ** (-self._uniform(0, least_db) / 20)
         if self._chance(0.1):
             sound = torch.tanh(sound * self._uniform(1, 4))
         if self._chance(0.1):

@@ -44,6 +44,9 @@ RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "s
 
 RATE = 16_000
 _BELOW_DB = 20.0
+_MUSIC_BELOW_DB = 10.0
+"""How far below speech music is when the question is whether it keeps the mouth shut."""
+
 _LOUDNESS = 0.08
 _AT_REST = 0.1
 """How far a channel may be from its rest for lips that do not seem to move."""
@@ -77,6 +80,8 @@ def main() -> None:
     for kind in ("recorded", "synthetic"):
         noisy = [_disturbed(take, "white noise") for take in groups[kind]]
         figures[f"{kind}_with_noise"] = _measured(noisy, analyse)
+    beside_music = [_disturbed(take, "music", _MUSIC_BELOW_DB) for take in groups["recorded"]]
+    figures["recorded_with_music"] = _measured(beside_music, analyse)
     figures["pauses"] = {
         name: _rest_in_pauses([_disturbed(take, name) for take in groups["recorded"]], analyse)
         for name in ("nothing", *NAMES)
@@ -168,13 +173,13 @@ def _seal_figures(score: SealScore, strict: SealScore) -> dict[str, Any]:
     }
 
 
-def _disturbed(take: Take, name: str) -> Take:
-    """The take with a disturbance _BELOW_DB below its speech, or as it is."""
+def _disturbed(take: Take, name: str, below_db: float = _BELOW_DB) -> Take:
+    """The take with a disturbance so far below its speech, or as it is."""
     if name == "nothing":
         return take
     sound = disturbance(name, len(take.audio))
     speech = take.audio[np.repeat(take.letters != 0, HOP)[: len(take.audio)]] / 32768.0
-    level = np.sqrt(np.mean(speech**2)) * 10 ** (-_BELOW_DB / 20)
+    level = np.sqrt(np.mean(speech**2)) * 10 ** (-below_db / 20)
     disturbed = take.audio + sound * level * 32768
     return replace(take, audio=np.clip(disturbed, -32768, 32767).astype(np.int16))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from augment import Augmenter
+from augment import SOME, Alone, Augmenter
 from coarticulation import LETTERS
 from corpus import Take
 from torch import Tensor
@@ -28,10 +28,17 @@ _SHARES = {
 class Examples:
     """Draws batches of speech with its articulation, each at its own tempo."""
 
-    def __init__(self, takes: list[Take], network: ArticulationNetwork, seed: int, music: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        takes: list[Take],
+        network: ArticulationNetwork,
+        seed: int,
+        music: Tensor | None = None,
+        alone: Alone = SOME,
+    ) -> None:
         self._takes = takes
         self._rng = np.random.default_rng(seed)
-        self._augment = Augmenter(seed, music)
+        self._augment = Augmenter(seed, music, alone)
         self._before, self._after = network.before, network.after
         kinds = [take.name.split("-")[0] for take in takes]
         minutes = np.array([len(take.audio) for take in takes], dtype=float)

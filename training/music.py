@@ -14,18 +14,22 @@ _FOLDERS = (
 )
 """Where Debian's wesnoth-1.16-music, lincity-ng-data and extremetuxracer-data put their music."""
 
+_MORE = (Path("/usr/share/games/singularity/music"), Path("/usr/share/planetblupi/music"))
+"""Where singularity-music and planetblupi-music-ogg put theirs, much of it electronic."""
+
 _SECONDS = 40.0
 """Of each piece, from its middle."""
 
 
-def recorded_music(folder: Path, share: float = 1.0) -> npt.NDArray[np.float32]:
+def recorded_music(folder: Path, share: float = 1.0, more: bool = False) -> npt.NDArray[np.float32]:
     """[samples] at 16 kHz, the pieces one after another, each of unit level; decoded once and kept in the folder.
 
-    share: of the pieces, for a quick try. Raises FileNotFoundError where there is no music.
+    share: of the pieces, for a quick try. more: of other kinds too. Raises FileNotFoundError where there is no music.
     """
-    kept = folder / f"music-{share:.2f}.npy"
+    places = _FOLDERS + _MORE if more else _FOLDERS
+    kept = folder / f"music-{share:.2f}{'-more' if more else ''}.npy"
     if not kept.exists():
-        paths = sorted(path for place in _FOLDERS for path in place.glob("**/*.ogg"))
+        paths = sorted(path for place in places for path in place.glob("**/*.ogg"))
         if not paths:
             raise FileNotFoundError(f"no music in {_FOLDERS[0]}: install Debian's packages of training/README.md")
         pieces = [_middle(path) for path in paths[:: max(1, round(1 / share))]]

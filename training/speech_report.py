@@ -66,6 +66,7 @@ def _kinds(figures: Figures) -> str:
     kinds = {
         "recorded English": figures["recorded"],
         "the same, noise 20 dB below": figures["recorded_with_noise"],
+        "the same, music 10 dB below": figures["recorded_with_music"],
         "recorded English, chosen on": figures["chosen_on"],
         "synthetic, all": figures["synthetic"],
         "synthetic, noise 20 dB below": figures["synthetic_with_noise"],

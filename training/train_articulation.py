@@ -25,6 +25,7 @@ from examples import Examples
 from judging import analysed, report, set_threshold
 from music import recorded_music
 from pretrained import begin_from_recogniser
+from speaking import learn_speaking
 from visemes import viseme_loss
 
 from app.speech.channels import CLOSURE, LABIODENTAL
@@ -199,6 +200,8 @@ def main() -> None:
         heard = music if stage.music else None
         network = train(network, takes, held_out, stage, heard, chosen.seed + number - 1, chosen.half)
         save_file(network.state_dict(), _left_by(folder, number))
+    more_music = torch.from_numpy(recorded_music(folder, share, more=True))
+    learn_speaking(network, takes, more_music, chosen.seed + len(stages), share)
     threshold = set_threshold(network, tuning_takes(folder, chosen.seed, share))
     log.info("lips counted as sealed from %.2f on", threshold)
     save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, weights)
