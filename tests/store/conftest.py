@@ -75,7 +75,7 @@ for _table in metadata.sorted_tables:
 class PostgresqlFactory:
     """Databases of one server. To empty one is ten times as fast as to make one."""
 
-    histories = 6
+    histories = 3
 
     def __init__(self, cluster: Cluster, template: str, free: list[str]) -> None:
         self._cluster, self._template, self._free = cluster, template, free
@@ -105,7 +105,7 @@ def make_postgresql(cluster: Cluster) -> Callable[[], PostgresqlFactory]:
     return lambda: PostgresqlFactory(cluster, template, free)
 
 
-SEEDS = 2
+SEEDS = 1
 """Random histories of a parametrised test that PostgreSQL plays without `--long`: it is slower, and the code is one."""
 
 

@@ -92,6 +92,7 @@ def test_it_waits_for_all_of_many_in_whatever_order_they_end(store: Store) -> No
     assert release_all(store) == [last.id]
 
 
+@pytest.mark.long_on_postgresql
 def test_many_wait_for_one_and_go_by_priority(store: Store) -> None:
     first = create(store, priority=9)
     tasks = [follow(store, first.id, priority=n % 10) for n in range(CHUNK + 10)]

@@ -240,6 +240,7 @@ def test_a_restarted_node_takes_back_its_own_at_once(store: Store) -> None:
         assert must_get(store, task_id).status is Status.QUEUED
 
 
+@pytest.mark.long_on_postgresql
 def test_more_leases_expire_at_once_than_one_sweep_takes(store: Store, clock: Clock) -> None:
     ids = {create(store).id for _ in range(250)}
     for _ in ids:

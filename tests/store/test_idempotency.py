@@ -122,6 +122,7 @@ def test_a_key_is_good_as_long_as_its_task_lives(store: Store, clock: Clock) -> 
         store.create(new_task(), key(body="other"))
 
 
+@pytest.mark.long_on_postgresql
 def test_pruning_forgets_old_keys_of_ended_tasks_only(store: Store, clock: Clock) -> None:  # R3.5
     for n in range(250):
         task = store.create(new_task(), key(f"old-{n}")).task

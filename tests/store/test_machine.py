@@ -324,6 +324,7 @@ def test_random_histories_agree_with_the_model(store_factory: StoreFactory, long
     )
 
 
+@pytest.mark.long_on_postgresql
 @pytest.mark.parametrize("chained", [False, True], ids=["troubled", "chained"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_long_busy_history_agrees_with_the_model(
