@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -88,6 +89,24 @@ class Gathering(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As the transport itself."""
         return self._transport.get_extra_info(name, default)
+
+
+def server_of(app: ASGIApp, *, keep_alive_s: int, grace_s: int) -> Server:
+    """A server of `app` that logs nothing itself. Idle connections are kept for `keep_alive_s`; when it stops, open
+    requests have `grace_s`."""
+    return Server(
+        uvicorn.Config(
+            app,
+            http=WholeAnswers,
+            ws="none",  # An upgrade that is asked for is not made: the request is answered as any other.
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=grace_s,
+        )
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 import uvloop
 
 from app.api.app import create_app
@@ -40,7 +39,7 @@ from app.health.resources import ResourceReader
 from app.health.watch import HealthWatch
 from app.intake.blobs import BlobStore
 from app.intake.resolve import Intake
-from app.listening import Server, WholeAnswers, listen, service_file, url_of
+from app.listening import listen, server_of, service_file, url_of
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
 from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
@@ -368,18 +367,7 @@ class Service:
         """Serve until SIGTERM or SIGINT, then stop in order."""
         listener = listen(self.settings.host, self.settings.port)
         url = url_of(listener)
-        server = Server(
-            uvicorn.Config(
-                self.app,
-                http=WholeAnswers,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=_HTTP_GRACE_S,
-            )
-        )
+        server = server_of(self.app, keep_alive_s=_KEEP_ALIVE_S, grace_s=_HTTP_GRACE_S)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from app.listening import Gathering, Server, WholeAnswers, listen
+from app.listening import Gathering, listen, server_of
 
 WAIT_S = 20.0
 
@@ -103,7 +102,7 @@ async def _broken(_request: Request) -> StreamingResponse:
 def served() -> Iterator[int]:
     """A small application behind the protocol; its port."""
     app = Starlette(routes=[Route("/short", _short), Route("/long", _long), Route("/broken", _broken)])
-    server = Server(uvicorn.Config(app, http=WholeAnswers, lifespan="off", log_config=None))
+    server = server_of(app, keep_alive_s=5, grace_s=5)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
@@ -148,3 +147,14 @@ def test_an_answer_that_breaks_off_is_cut_off_after_what_was_made() -> None:
         answer = _ask(port, "/broken")
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"\r\n\r\nhalf")
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(protocol: str) -> None:
+    asked = ["GET /short HTTP/1.1", "Host: x", "Connection: Upgrade, close", f"Upgrade: {protocol}"]
+    key = ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    with served() as port, socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        caller.sendall("\r\n".join([*asked, *key, "\r\n"]).encode())
+        answer = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\nshort")
