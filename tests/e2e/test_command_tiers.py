@@ -15,7 +15,7 @@ from tests.e2e.conftest import Service, gone, until
 from tests.media.makers import write_video
 
 SECONDS = 0.5
-SILENCE_S = 3.0
+SILENCE_S = 6.0
 """So long that a busy machine starts a program meanwhile."""
 SOON_S = 30.0
 """What an attempt may take beyond what its fault takes, on a busy machine; no limit of the service is as short."""
