@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+import app.render.command
 from app.media.info import MediaLimits
 from app.media.probe import probe
 from app.media.video_in import VideoSource
@@ -29,6 +31,7 @@ from app.retry.taxonomy import CodedError, FailureCode
 from tests.media.makers import read_number, tone, write_video, write_wav
 
 BOUND_S = 30.0
+GUARDIAN = Path(app.render.command.__file__).with_name("guardian.py")
 
 
 class Listener:
@@ -381,6 +384,32 @@ def test_a_stalled_program_ends_with_all_its_family(stage):
     script, told = family(stage, "time.sleep(600)", deaf=True)
     assert stage.failure(script, silence_s=2.0).code is FailureCode.WORKER_STALLED
     assert all_gone(told)
+
+
+AT_ITS_END = """
+import os, runpy, subprocess, sys
+
+class Late(subprocess.Popen):
+    "Back only when the program has ended, as on a busy machine."
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+subprocess.Popen = Late
+guardian, *sys.argv[1:] = sys.argv[1:]
+runpy.run_path(guardian, run_name="__main__")
+"""
+
+
+def test_a_program_that_ends_before_its_guardian_looks_has_its_exit_code_told():
+    wanted, other = socket.socketpair()
+    with wanted, other:
+        argv = [str(GUARDIAN), str(other.fileno()), "/bin/sh", "-c", "exit 7"]
+        guardian = subprocess.Popen([sys.executable, "-S", "-c", AT_ITS_END, *argv], pass_fds=[other.fileno()])
+        other.close()
+        wanted.settimeout(BOUND_S)
+        assert wanted.recv(100) == b"7"
+        assert guardian.wait(BOUND_S) == 0
 
 
 def test_the_sudden_death_of_the_slots_process_ends_the_program(stage):

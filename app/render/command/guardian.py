@@ -38,10 +38,12 @@ def main(handle: int, command: list[str]) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0).pid  # noqa: S603 - that is its task
+        # Kept to the end: a Popen that is thrown away reaps a program that was quick, and its exit code is lost.
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - that is its task
     except (OSError, ValueError) as error:
         _say(wanted, f"!{error}")
         return
+    child = program.pid
     code = _await(child, wanted, woken)
     if code is None:
         _signal_group(child, signal.SIGTERM)
