@@ -14,40 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
 import structlog
 
 from app.health.gpu import holds_memory
-from app.retry.classifier import classify_exit, name_exit
-from app.retry.taxonomy import Failure, FailureCode
+from app.retry.taxonomy import Failure
 from app.tiers.tiers import DEVICES
 from app.worker import wire
-from app.worker.launch import CHILD, ChildSpec, Served
-from app.worker.slot import OutputSink, SlotProcess
+from app.worker.launch import CHILD, Served
+from app.worker.slot import OutputSink
+from app.worker.slot_lifecycle import RECONFIGURED, PoolObserver, SlotLifecycle
 from app.worker.slots import Slot, SlotPlan, SlotState
 
 log = structlog.get_logger(__name__)
 
-_START_BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
-"""Waits before a slot's next start after that many failed ones in a row."""
-_YIELDED = frozenset({FailureCode.CANCELLED, FailureCode.INTERRUPTED, FailureCode.DEADLINE_EXCEEDED})
-"""Ends to which a healthy process yields: its device works."""
-RECONFIGURED = "its tiers have changed"
-_EXPECTED = frozenset({RECONFIGURED, *_YIELDED})
-"""Reasons to replace a process that say nothing against the slot."""
-_GHOST_CHECK_S = 1.0
-"""How often a device whose dead process still holds memory is looked at."""
 _IDLE_STOP_S = 3.0
 """An idle process asked to leave needs only its interpreter's exit."""
-
-
-class PoolObserver(Protocol):
-    """What the pool tells the telemetry."""
-
-    def worker_restarted(self, slot: str, reason: str) -> None:
-        """A slot's process was replaced."""
 
 
 def _can_start(slot: Slot) -> bool:
@@ -85,15 +67,18 @@ class LocalPool:
             for plan, count in (spares or {}).items()
             for index in range(count)
         ]
-        self._serves = {group: tuple(served) for group, served in serves.items()}
-        self._run_dir = run_dir
-        self._owner = owner
-        self._start_timeout_s = start_timeout_s
-        self._sink = sink
-        self._observer = observer
-        self._log_level = log_level
-        self._module = module
-        self._holds_gpu_memory = holds_gpu_memory
+        self._lifecycle = SlotLifecycle(
+            serves,
+            run_dir=run_dir,
+            owner=owner,
+            start_timeout_s=start_timeout_s,
+            sink=sink,
+            observer=observer,
+            on_idle=self._became_idle,
+            holds_gpu_memory=holds_gpu_memory,
+            log_level=log_level,
+            module=module,
+        )
         self._condition = threading.Condition()
         self._wake_reader, self._wake_writer = os.pipe()
         self._stopping = False
@@ -135,8 +120,8 @@ class LocalPool:
         """
         with self._condition:
             now = {group: tuple(served) for group, served in serves.items()}
-            changed = {group for group in now | self._serves if now.get(group) != self._serves.get(group)}
-            self._serves = now
+            before, self._lifecycle.serves = self._lifecycle.serves, now
+            changed = {group for group in now | before if now.get(group) != before.get(group)}
             wanted = {plan.name: plan for plan in plans}
             for slot in [*self._slots, *self._spares]:
                 is_spare = slot in self._spares
@@ -154,27 +139,10 @@ class LocalPool:
         is quarantined.
         """
         with self._condition:
-            process = slot.process
-            if failure is None or (failure.code in _YIELDED and not poisoned):
-                slot.suspicion.served()
-            ended = poisoned or slot.retiring
-            if not ended and process is not None and process.is_alive():
-                slot.state = SlotState.IDLE
-            else:
-                self._replace(slot, ended or "died")
-                has_device = slot.plan.group == DEVICES
-                if failure is not None and has_device and slot.suspicion.broke(failure.code, task_id):
-                    self._quarantine(slot, failure)
+            self._lifecycle.job_ended(slot, task_id, failure, poisoned)
         if slot.state is SlotState.IDLE:
             self._on_idle()
         self._wake()
-
-    def _quarantine(self, slot: Slot, failure: Failure) -> None:
-        seconds = slot.suspicion.quarantine()
-        slot.state = SlotState.QUARANTINED
-        slot.last_failure = failure
-        slot.start_at = time.monotonic() + seconds
-        log.error("device_quarantined", slot=slot.name, device=slot.plan.device, code=failure.code, seconds=seconds)
 
     def put_back(self, slot: Slot) -> None:
         """Return an acquired slot that was not used after all; nobody is told."""
@@ -192,7 +160,7 @@ class LocalPool:
                 log.warning("worker_retires", slot=slot.name, pid=pid, reason=reason, busy=slot.state is SlotState.BUSY)
             slot.retiring = reason
             if slot.state is SlotState.IDLE:
-                self._replace(slot, reason)
+                self._lifecycle.replace(slot, reason)
         self._wake()
         return True
 
@@ -238,13 +206,9 @@ class LocalPool:
     def _wake(self) -> None:
         os.write(self._wake_writer, b"x")
 
-    def _replace(self, slot: Slot, reason: str) -> None:
-        """Hand the slot's process to the supervisor for removal. Caller holds the condition."""
-        slot.state = SlotState.DOWN
-        slot.ready = None
-        slot.retiring = ""
-        slot.restarts += reason not in _EXPECTED
-        self._observer.worker_restarted(slot.name, reason)
+    def _became_idle(self, slot: Slot) -> None:
+        if slot not in self._spares:
+            self._on_idle()
 
     def _supervise(self) -> None:
         while True:
@@ -252,31 +216,21 @@ class LocalPool:
                 if self._stopping:
                     return
                 now = time.monotonic()
-                self._slots = [slot for slot in self._slots if not self._has_left(slot)]
+                self._slots = [slot for slot in self._slots if not self._lifecycle.has_left(slot)]
                 for slot in self._slots:
-                    self._advance(slot, now)
+                    self._lifecycle.advance(slot, now, self._spares)
                 if self._spares_may_start():
                     for spare in self._wanted_spares():
-                        self._advance(spare, now)
+                        self._lifecycle.advance(spare, now)
                 watched, timeout = self._watched(now)
             ready = wait(watched, timeout)
             if self._wake_reader in ready:
                 os.read(self._wake_reader, 4096)
 
-    def _has_left(self, slot: Slot) -> bool:
-        """Whether a slot that is no longer configured has no process any more. Caller holds the condition."""
-        if not slot.leaving or slot.state is SlotState.BUSY:
-            return False
-        if slot.process is not None:
-            slot.process.kill()
-            slot.process.dispose()
-            slot.process = None
-        slot.state = SlotState.STOPPED
-        return True
-
     def _wanted_spares(self) -> list[Slot]:
         """The spares of groups that serve some tier, and what is left of others."""
-        return [spare for spare in self._spares if spare.plan.group in self._serves or spare.process is not None]
+        serves = self._lifecycle.serves
+        return [spare for spare in self._spares if spare.plan.group in serves or spare.process is not None]
 
     def _spares_may_start(self) -> bool:
         """A spare is loaded when every slot has its process: it must not take their time to start."""
@@ -292,120 +246,7 @@ class LocalPool:
                 due.append(slot.start_at)
             elif slot.state is SlotState.STARTING:
                 watched += [slot.process.sentinel, slot.process.events.fileno()]
-                due.append(slot.started_at + self._start_timeout_s)
+                due.append(slot.started_at + self._lifecycle.start_timeout_s)
             elif slot.state is SlotState.IDLE:
                 watched.append(slot.process.sentinel)
         return watched, max(0.0, min(due) - now)
-
-    def _advance(self, slot: Slot, now: float) -> None:
-        """Move one slot on. Caller holds the condition; only a killed process is waited for, and that briefly."""
-        if slot.retiring and slot.state in (SlotState.STARTING, SlotState.IDLE):
-            self._replace(slot, slot.retiring)
-        process = slot.process
-        if slot.state in (SlotState.DOWN, SlotState.QUARANTINED) and process is not None:
-            slot.ghost_pid = process.pid
-            process.kill()
-            process.dispose()
-            slot.process = None
-        elif slot.state is SlotState.STARTING and process is not None:
-            self._await_ready(slot, process, now)
-        elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
-            log.warning("idle_worker_died", slot=slot.name, how=name_exit(process.exitcode))
-            self._replace(slot, "died idle")
-            self._advance(slot, now)
-        served = slot.plan.group in self._serves
-        if served and slot.process is None and now >= slot.start_at and not self._is_haunted(slot, now):
-            if slot.state is SlotState.DOWN:
-                self._adopt_spare(slot)
-            if slot.process is None:
-                self._start(slot, now)
-
-    def _is_haunted(self, slot: Slot, now: float) -> bool:
-        """Whether the dead process still holds memory of the GPU: then the device waits in quarantine."""
-        device = slot.plan.cuda_visible_devices
-        if not device or slot.ghost_pid is None or not self._holds_gpu_memory(device, slot.ghost_pid):
-            slot.ghost_pid = None
-            slot.device_held = False
-            return False
-        slot.device_held = True
-        if slot.state is not SlotState.QUARANTINED:
-            log.error("gpu_memory_not_returned", slot=slot.name, device=device, pid=slot.ghost_pid)
-            slot.state = SlotState.QUARANTINED
-        slot.start_at = now + _GHOST_CHECK_S
-        return True
-
-    def _adopt_spare(self, slot: Slot) -> None:
-        """Put a loaded spare process in the slot's place: milliseconds, where a new process takes a model load."""
-        for spare in self._spares:
-            process = spare.process
-            same = slot.plan.kind == spare.plan.kind
-            if same and spare.state is SlotState.IDLE and process is not None and process.is_alive():
-                process.slot = slot.name
-                slot.process, slot.ready, slot.last_failure, slot.failures = process, spare.ready, None, 0
-                spare.process, spare.ready, spare.state = None, None, SlotState.STARTING
-                slot.state = SlotState.IDLE
-                log.info("spare_took_over", slot=slot.name, pid=process.pid)
-                self._on_idle()
-                return
-
-    def _start(self, slot: Slot, now: float) -> None:
-        slot.generation += 1
-        spec = ChildSpec(
-            slot=slot.name,
-            serves=self._serves.get(slot.plan.group, ()),
-            device=slot.plan.device,
-            cuda_visible_devices=slot.plan.cuda_visible_devices,
-            threads=slot.plan.threads,
-            stack_file=str(self._run_dir / f"{slot.name}-{slot.generation}.stacks"),
-            log_level=self._log_level,
-        )
-        slot.started_at = now
-        slot.state = SlotState.STARTING
-        try:
-            slot.process = SlotProcess(spec, self._sink, self._owner, module=self._module)
-        except OSError as error:
-            self._start_failed(
-                slot, now, Failure(FailureCode.WORKER_START_FAILED, f"No process could be made: {error}")
-            )
-            return
-        log.info("worker_started", slot=slot.name, pid=slot.process.pid, generation=slot.generation)
-
-    def _await_ready(self, slot: Slot, process: SlotProcess, now: float) -> None:
-        try:
-            event = process.receive(0)
-        except msgspec.DecodeError as error:
-            message = f"A worker process sent a broken message at its start: {error}"
-            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message))
-            return
-        if isinstance(event, wire.Ready):
-            slot.ready, slot.failures, slot.last_failure = event, 0, None
-            slot.state = SlotState.IDLE
-            log.info(
-                "worker_ready", slot=slot.name, device=event.device, load_s=round(event.load_s, 2), **event.versions
-            )
-            if slot in self._slots:
-                self._on_idle()
-        elif isinstance(event, wire.StartFailed):
-            self._start_failed(slot, now, Failure(FailureCode(event.code), event.message, event.hint, event.detail))
-        elif not process.is_alive():
-            died = classify_exit(process.exitcode, process.last_words())
-            message = f"A worker process {name_exit(process.exitcode)} before it was ready."
-            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message, detail=died.detail))
-        elif now - slot.started_at >= self._start_timeout_s:
-            message = f"A worker process was not ready within {self._start_timeout_s:g} s."
-            detail = {"stacks": process.stacks(), "last_words": process.last_words()}
-            self._start_failed(slot, now, Failure(FailureCode.WORKER_START_FAILED, message, detail=detail))
-
-    def _start_failed(self, slot: Slot, now: float, failure: Failure) -> None:
-        slot.last_failure = failure
-        slot.failures += 1
-        wait_s = _START_BACKOFF_S[min(slot.failures, len(_START_BACKOFF_S) - 1)]
-        slot.start_at = now + wait_s
-        log.error(
-            "worker_start_failed", slot=slot.name, code=failure.code, message=failure.message, hint=failure.hint,
-            next_start_s=wait_s, detail=failure.detail,
-        )  # fmt: skip
-        self._replace(slot, "start failed")
-        slot.state = SlotState.QUARANTINED
-        if slot.process is not None:
-            self._advance(slot, now)
