@@ -1,7 +1,8 @@
 """One attempt, from the claim to its settled end, in a thread of its own.
 
-It hands the job to a slot's process, waits for its word, its death or an order to end, and writes the outcome under
-the claim's fence. The monitor beside it watches the clocks and gives verdicts; only this thread acts on the process.
+It hands the job to a slot's process, hears it out, has the video judged where the process cannot, and writes the
+outcome under the claim's fence. The monitor beside it watches the clocks and gives verdicts; only this thread acts on
+the process.
 """
 
 from __future__ import annotations
@@ -9,32 +10,28 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
 import structlog
 
 from app.cleanup.scope import CleanupScope
-from app.failpoints import hit
 from app.health.clocks import Limits, Look
 from app.health.monitor import HealthObserver, Monitor
-from app.health.oom import rose
-from app.render.contract import Phase
-from app.render.vanished import Presence
-from app.retry.classifier import NO_SPACE, classify_exception, classify_exit, name_exit
+from app.retry.classifier import NO_SPACE, classify_exception
 from app.retry.taxonomy import CodedError, Failure, FailureCode
-from app.store.interface import StaleClaim, Store
+from app.store.interface import Store
 from app.store.records import Claim, InputRef
-from app.telemetry.tracing import Span, Tracing, attempt_span
-from app.tiers.tiers import DEVICES
+from app.telemetry.tracing import Tracing
 from app.worker import wire
 from app.worker.board import Order, TierBoard
+from app.worker.conversation import Conversation
 from app.worker.judges import Judges
+from app.worker.lease import Lease
 from app.worker.orders import Orders
+from app.worker.phase_spans import record_phases
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
 from app.worker.shared import Reading
@@ -43,11 +40,8 @@ from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)
 
-_HANG_UP_S = 1.0
-"""Between a dying process's last closed pipe and its death lie milliseconds."""
 _UNWRITTEN = frozenset({"stale", "unsettled", "lost"})
 """Outcomes that no event tells of."""
-_HUNG = frozenset({FailureCode.WORKER_UNRESPONSIVE, FailureCode.WORKER_STALLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +94,32 @@ class Attempt:
         self._process: SlotProcess = slot.process
         self._pool = pool
         self._judges = judges
-        self._store = store
         self._board = board
         self._begun = board.begin(claim.tier)
         self._settler = settler
         self._observer = observer
         self._locate = locate
         self._settings = settings
-        self._count_oom_kills = count_oom_kills
-        self._oom_kills = count_oom_kills()
         self._on_done = on_done
         self._tracing = tracing
         self._output_dir = settings.attempts_dir / f"{claim.task.id}-{claim.attempt}"
         self._orders = Orders()
+        self._conversation = Conversation(
+            claim, slot, self._orders, cancel_grace_s=settings.cancel_grace_s, count_oom_kills=count_oom_kills
+        )
+        self._lease = Lease(
+            claim,
+            self._orders,
+            store,
+            look=self.look,
+            lease_s=settings.lease_s,
+            task_lost_s=settings.task_lost_s,
+            progress_notice_s=settings.progress_notice_s,
+        )
         self._rendered_at: float | None = None
         """Since when its video is with the judges, monotonic seconds."""
-        self._poisoned = ""
         self._result_key: str | None = None
         self._failure: Failure | None = None
-        self._postmortem: dict[str, Any] | None = None
-        self._record = Presence(f"The record of task {claim.task.id}", settings.task_lost_s)
-        self._calls: list[tuple[str, float]] = []
         self.began = time.monotonic()
         self._began_at = time.time()
         self.handed_over = threading.Event()
@@ -184,7 +183,7 @@ class Attempt:
                 monitor = self._monitor(order)
                 scope.add("stop the monitor", monitor.stop)
                 monitor.start()
-                outcome = self._drive()
+                outcome = self._conversation.hear_out()
                 self._settle(self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome, scope)
         except Exception:
             # The lease runs out and the task is rescued: nothing is lost, but it must be seen.
@@ -207,7 +206,7 @@ class Attempt:
         return Monitor(
             name=self.slot.name,
             look=self.look,
-            renew=lambda: self._check_lease(),
+            renew=self._lease.renew,
             verdict=self.order_end,
             observer=self._observer,
             limits=self._settings.limits,
@@ -216,40 +215,10 @@ class Attempt:
             at_deadline=FailureCode.RENDER_TIMEOUT if nearer else FailureCode.DEADLINE_EXCEEDED,
         )
 
-    def _check_lease(self) -> None:
-        """Renew the lease, in the monitor's thread. Raises `StoreUnavailable`, after which the render just goes on."""
-        try:
-            task = self._store.renew(self.claim, lease_s=self._settings.lease_s)
-        except StaleClaim as error:
-            self._refused(error)
-            return
-        self._record.seen()
-        if task.cancel_requested_at is not None:
-            self.order_end(Failure(FailureCode.CANCELLED))
-        look = self.look()
-        if look.phase == Phase.RENDER:
-            # Other phases count other things: only frames grow from one notice to the next.
-            self._store.outbox.progress(
-                self.claim, look.done, look.total, look.phase, at_least_s=self._settings.progress_notice_s
-            )
-
-    def _refused(self, error: StaleClaim) -> None:
-        """The claim is not current. Another attempt may be: then this one ends now. A record may also be gone."""
-        if self._store.get(self.claim.task.id) is not None:
-            log.warning("attempt_superseded", reason=str(error))
-            self.order_end(Failure(FailureCode.INTERRUPTED, str(error)))
-            return
-        log.warning("task_record_missing", lost_after_s=self._settings.task_lost_s)
-        try:
-            self._record.missing()
-        except CodedError as lost:
-            self.order_end(lost.failure)
-
     def _hand_over(self, order: Order) -> None:
-        """Give the process its job. If it is gone, its sentinel tells."""
         task = self.claim.task
         here = task.trace and self._tracing.below(task.trace, task.id, "attempt", self.claim.attempt)
-        self._process.send(
+        self._conversation.begin(
             wire.Run(
                 task_id=task.id,
                 attempt=self.claim.attempt,
@@ -279,109 +248,6 @@ class Attempt:
         )
         return self._judges.judge(order, self._orders)
 
-    def _drive(self) -> wire.Rendered | wire.Finished | Failure:
-        """Wait for whatever ends the attempt."""
-        kill_at: float | None = None
-        while True:
-            timeout = None if kill_at is None else max(0.0, kill_at - time.monotonic())
-            ready = wait([self._process.events, self._process.sentinel, self._orders.bell], timeout)
-            dead = self._process.sentinel in ready
-            if (dead or self._process.events in ready) and (outcome := self._hear()) is not None:
-                return outcome
-            if dead:
-                return self._died()
-            if self._orders.bell in ready:
-                self._orders.heard()
-            if self._ending is not None and kill_at is None:
-                kill_at = self._ask_to_end(self._ending)
-            if kill_at is not None and time.monotonic() >= kill_at:
-                return self._kill()
-
-    @property
-    def _ending(self) -> Failure | None:
-        return self._orders.ending
-
-    def _hear(self) -> wire.Rendered | wire.Finished | Failure | None:
-        """All that the child has said; an outcome if it ends the attempt."""
-        while True:
-            try:
-                event = self._process.take()
-            except EOFError:
-                return self._hung_up()
-            except msgspec.DecodeError as error:
-                return self._broken(f"sent a broken message: {error}")
-            if event is None or (outcome := self._understand(event)) is not None:
-                return None if event is None else outcome
-
-    def _understand(self, event: wire.Event) -> wire.Rendered | wire.Finished | Failure | None:
-        if isinstance(event, wire.Ready | wire.StartFailed | wire.Judged):
-            return self._broken(f"spoke out of turn ({type(event).__name__})")
-        if (event.task_id, event.attempt) != (self.claim.task.id, self.claim.attempt):
-            return self._broken(f"spoke of another attempt ({event.task_id}, {event.attempt})")
-        if isinstance(event, wire.Rendered | wire.Finished | wire.Failed):
-            self._calls = event.calls
-        match event:
-            case wire.Rendered() | wire.Finished():
-                ending = self._ending
-                return event if ending is None or ending.code is FailureCode.INTERRUPTED else ending
-            case wire.Failed():
-                if event.code not in FailureCode.__members__:
-                    return self._broken(f"named a failure that does not exist ({event.code})")
-                failure = Failure(FailureCode(event.code), event.message, event.hint, event.detail)
-                if failure.code is FailureCode.CANCELLED:
-                    return self._ending or failure
-                if failure.policy.kills_process and self.slot.plan.group == DEVICES:
-                    self._poisoned = failure.code
-                return self._ending or failure
-            case wire.Started():
-                hit("started")
-                return None
-
-    def _hung_up(self) -> Failure:
-        """The child's end of the pipe is closed: it dies just now, or it can never be heard again."""
-        wait([self._process.sentinel], _HANG_UP_S)
-        return self._broken("closed its pipe") if self._process.is_alive() else self._died()
-
-    def _broken(self, how: str) -> Failure:
-        """A process whose word cannot be trusted is ended before anything else touches its directory."""
-        self._poisoned = how
-        self._postmortem = {**self._last_look(), "how": how, "gone": self._process.kill()}
-        return self._ending or Failure(FailureCode.WORKER_CRASHED, f"The worker process {how}.")
-
-    def _died(self) -> Failure:
-        exitcode = self._process.reap()
-        self._poisoned = name_exit(exitcode)
-        oom_kill = rose(self._oom_kills, self._count_oom_kills())
-        failure = classify_exit(exitcode, self._process.last_words(), oom_kill=oom_kill)
-        self._postmortem = {**self._last_look(), "how": self._poisoned}
-        return self._ending or failure
-
-    def _ask_to_end(self, failure: Failure) -> float:
-        """Ask the child to yield; the moment (monotonic) from which it is killed."""
-        if failure.code in _HUNG:
-            return time.monotonic()
-        self._process.send(wire.Cancel(self.claim.task.id, self.claim.attempt))
-        return time.monotonic() + self._settings.cancel_grace_s
-
-    def _kill(self) -> Failure:
-        """Take the stacks, then stop the process; its place gets a new one."""
-        assert self._ending is not None
-        self._poisoned = self._ending.code
-        self._postmortem = {**self._last_look(), "stacks": self._process.stacks()}
-        gone = self._process.stop(0)
-        self._postmortem["gone"] = gone
-        return self._ending
-
-    def _last_look(self) -> dict[str, Any]:
-        reading = self._process.read()
-        return {
-            "phase": reading.phase.value,
-            "done": reading.done,
-            "total": reading.total,
-            "pid": self._process.pid,
-            "peak_memory_bytes": reading.peak_memory,
-        }
-
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def _settle(self, outcome: wire.Finished | Failure, scope: CleanupScope) -> None:
@@ -394,32 +260,14 @@ class Attempt:
             scope.run("release the slot")
             settled = self._publish(outcome)
         else:
-            settled = self._settler.fail(self.claim, outcome, self._postmortem, self._elapsed())
+            settled = self._settler.fail(self.claim, outcome, self._conversation.postmortem, self._elapsed())
         stages = outcome.stages if isinstance(outcome, wire.Finished) else {}
         frames = outcome.frames if isinstance(outcome, wire.Finished) else 0
         self._observer.attempt_ended(self.claim.tier, settled, stages, frames)
-        for call, seconds in self._calls:
+        for call, seconds in self._conversation.calls:
             self._observer.upstream_called(self.claim.tier, call, seconds)
         if settled not in _UNWRITTEN:
-            self._trace(steps, ended_at)
-
-    def _trace(self, steps: Sequence[tuple[Phase, float]], ended_at: float) -> None:
-        """Record the phases as spans; the attempt's own is made of its event."""
-        task, n = self.claim.task, self.claim.attempt
-        # A process that died before it began shows the steps of the attempt before.
-        own = [(phase, at) for phase, at in steps if at >= self._began_at]
-        ends = [*(at for _phase, at in own[1:]), ended_at]
-        if task.trace is None:
-            return
-        for index, ((phase, began), ended) in enumerate(zip(own, ends, strict=False)):
-            context = self._tracing.below(task.trace, task.id, "attempt", n, index)
-            about: dict[str, str | int] = {
-                "greenroom.task.id": task.id,
-                "greenroom.attempt": n,
-                "greenroom.tier": self.claim.tier,
-            }
-            parent = attempt_span(task.id, n)
-            self._tracing.record(Span(context, parent, phase.value, "internal", began, ended, about))
+            record_phases(self._tracing, self.claim, steps, began_at=self._began_at, ended_at=ended_at)
 
     def _publish(self, finished: wire.Finished) -> str:
         try:
@@ -432,7 +280,9 @@ class Attempt:
 
     def _release(self) -> None:
         self._board.ended(self.claim.tier, self._begun, self._failure)
-        self._pool.release(self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._poisoned)
+        self._pool.release(
+            self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._conversation.poisoned
+        )
 
     def _leave(self) -> None:
         self.handed_over.set()
