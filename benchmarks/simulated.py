@@ -10,8 +10,8 @@ from typing import Any
 
 from app.api.resource import Holds, waiting
 from app.forecast.queueing import Stand
-from app.foresight import Foresight
 from app.render.contract import Phase
+from app.service.foresight import Foresight
 from app.store.records import InputRef, QueuedWork, RenderedWork, RunningWork, TaskRecord, Workload
 from app.tasks.rank import rank
 from app.tasks.status import Status

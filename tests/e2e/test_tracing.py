@@ -228,7 +228,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from app.config import load_settings
-from app.service import Service
+from app.service.service import Service
 loaded = load_settings({"data_dir": Path(sys.argv[1]), "device": "cpu", "slots": 1})
 Service(loaded.settings, lambda: loaded.settings).close()
 print(*sorted(m for m in sys.modules if m.startswith(("opentelemetry.sdk", "opentelemetry.exporter", "requests"))))

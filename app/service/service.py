@@ -31,7 +31,6 @@ from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.config import ConfigError, Settings
 from app.database import open_database
-from app.foresight import Foresight
 from app.health.clocks import Limits
 from app.health.gpu import GpuReader
 from app.health.oom import OomCounter
@@ -39,17 +38,20 @@ from app.health.resources import ResourceReader
 from app.health.watch import HealthWatch
 from app.intake.blobs import BlobStore
 from app.intake.resolve import Intake
-from app.listening import listen, server_of, service_file, url_of
 from app.media.sandbox import Sandbox
 from app.notify.address import TargetGuard
 from app.notify.deliverer import Deliverer, DeliveryObserver, DeliverySettings
 from app.notify.sender import Sender, Timeouts
 from app.notify.signing import key_of, own_secret
-from app.reload import TierControl
 from app.render import registry
 from app.retry.backoff import make_backoff
 from app.retry.budget import RetryBudget
 from app.retry.taxonomy import CodedError
+from app.service.foresight import Foresight
+from app.service.listening import listen, server_of, service_file, url_of
+from app.service.reload import TierControl
+from app.service.terms import cache_terms, drop_in, intake_settings, phase_limits, sitting_terms, thresholds, tracing
+from app.service.views import LiveView, Readiness, Surroundings, TierDesk
 from app.store.interface import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, InputRef
 from app.store.sql import SqlStore
@@ -58,10 +60,8 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.statistics import Statistics
 from app.telemetry.task_spans import TaskSpans
 from app.telemetry.tracing import Tracing
-from app.terms import cache_terms, drop_in, intake_settings, phase_limits, sitting_terms, thresholds, tracing
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.tiers import DEVICES, Tiers
-from app.views import LiveView, Readiness, Surroundings, TierDesk
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.board import TierBoard
 from app.worker.devices import NoCudaDevice, plan_light, plan_slots, plan_spares

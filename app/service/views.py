@@ -11,12 +11,12 @@ from app.api.ports import JudgesView, LiveProgress, ReloadRefused, SlotView
 from app.cleanup.disk import DiskWatch
 from app.cleanup.janitor import Janitor
 from app.config import ConfigError
-from app.foresight import Foresight
 from app.health.resources import Resources
 from app.health.rules import Look, SlotLook
-from app.reload import TierControl
 from app.retry.breaker import BreakerState
 from app.retry.budget import RetryBudget
+from app.service.foresight import Foresight
+from app.service.reload import TierControl
 from app.store.deliveries import OutboxStats
 from app.store.interface import StoreUnavailable
 from app.store.records import CacheStats, QueueStats

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from app import foresight as module
 from app.cleanup.disk import DiskWatch
 from app.forecast.outlook import Outlook
-from app.foresight import Foresight
+from app.service import foresight as module
+from app.service.foresight import Foresight
+from app.service.views import LiveView
 from app.store.interface import StoreUnavailable
 from app.store.records import TaskRecord
 from app.store.sql import open_store
 from app.tasks.status import Status
-from app.views import LiveView
 
 SLOW = {"frame_s": 0.08, "size": 16}
 """Half a second of speech at 25 frames/s: a render of about a second."""

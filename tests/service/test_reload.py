@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.reload import TierControl
+from app.service.reload import TierControl
 from app.store.records import TaskFilter
 from app.store.sql import SqlStore, open_store
 from app.tiers.settings import TierSettings
@@ -86,7 +86,7 @@ def test_tasks_that_waited_get_the_routes_of_the_tiers_in_force(store: SqlStore)
 def test_a_start_does_not_wait_for_the_routes_of_all_and_the_oldest_are_first(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.reload._HEAD_START_S", 0.0)
+    monkeypatch.setattr("app.service.reload._HEAD_START_S", 0.0)
     for _ in range(220):
         create(store, route=("gone",))
 
@@ -110,7 +110,7 @@ def test_what_was_stopped_half_way_begins_again_although_the_tiers_are_those_of_
 
     async def scenario() -> None:
         await control(store, "one").start()
-        monkeypatch.setattr("app.reload._HEAD_START_S", 0.0)
+        monkeypatch.setattr("app.service.reload._HEAD_START_S", 0.0)
         other = control(store, "two")
         await other.start()
         async with asyncio.timeout(30):

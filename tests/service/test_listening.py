@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from app.listening import Gathering, listen, server_of
+from app.service.listening import Gathering, listen, server_of
 
 WAIT_S = 20.0
 

@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from app.experience import Experience, ForecastObserver
 from app.forecast.outlook import Outlook, Running, foresee
 from app.forecast.queueing import Line, Server, Stand, Waiting
 from app.forecast.running import Frames, whole
 from app.forecast.spread import Spread, remaining
 from app.render.contract import Phase
+from app.service.experience import Experience, ForecastObserver
 from app.store.interface import Store, StoreUnavailable
 from app.store.records import QueuedWork, RunningWork, TaskRecord, Workload
 from app.tasks.rank import PRIORITY_DEFAULT, rank
