@@ -1,80 +1,24 @@
-"""The claim, and all that its holder may write: renewals, results, ends. The attempt number is the fence."""
+"""What the holder of a claim may write: renewals, results, ends. The attempt number is the fence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import bindparam, select, update
 
 from app.retry.taxonomy import Failure, FailureCode
-from app.store import cache, twins
-from app.store.announce import announce
+from app.store import cache
 from app.store.creation import as_error, cancelled
 from app.store.interface import StaleClaim
-from app.store.records import Artifact, AttemptEnd, Claim, KeepFor, Offer, TaskRecord
+from app.store.records import Artifact, AttemptEnd, Claim, KeepFor, TaskRecord
 from app.store.rows import TASK, task_record
-from app.store.schema import attempts, settings, tasks
+from app.store.schema import tasks
 from app.store.transaction import Transaction
 from app.store.transitions import close_attempt, finish, load, wait
-from app.tasks.replay import EVENT_OF
 from app.tasks.route import join
-from app.tasks.status import CLAIMABLE, Status, check_transition
+from app.tasks.status import Status
 
-PROMOTE_LIMIT = 500
-"""Scheduled tasks made ready by one claim: bounds its time when very many fall due together."""
-
-PAUSED = "paused"
-"""Claiming is stopped while a setting of this name exists."""
-
-_now: BindParameter[float] = bindparam("now")
-_PROMOTE = (
-    update(tasks)
-    .where(
-        tasks.c.id.in_(
-            select(tasks.c.id)
-            .where(tasks.c.due_at <= _now)
-            .order_by(tasks.c.due_at, tasks.c.rank)
-            .limit(PROMOTE_LIMIT)
-            .scalar_subquery()
-        )
-    )
-    .values(ready_at=tasks.c.due_at, due_at=None)
-)
-# Asked for by itself: as a condition of the search it would be tried on every task that waits.
-IS_PAUSED = select(exists().where(settings.c.name == PAUSED))
-_BEST = (
-    select(tasks.c.rank, tasks.c.id)
-    .where(
-        tasks.c.ready_at.is_not(None),
-        or_(tasks.c.give_up_at.is_(None), tasks.c.give_up_at > _now),
-    )
-    .order_by(tasks.c.rank, tasks.c.id)
-    .limit(1)
-)
-_BEST_OF_ROUTE = _BEST.where(tasks.c.route == bindparam("route"))
-_CLAIM = (
-    update(tasks)
-    .where(tasks.c.id == bindparam("wanted"), tasks.c.status.in_([status.value for status in CLAIMABLE]))
-    .values(
-        status=Status.RUNNING.value,
-        attempt=tasks.c.attempt + 1,
-        started_at=func.coalesce(tasks.c.started_at, bindparam("started")),
-        ready_at=None,
-        give_up_at=None,
-        lease_owner=bindparam("holder"),
-        lease_expires_at=bindparam("until"),
-        last_event_id=bindparam("event"),
-    )
-    .returning(*TASK)
-)
-_INSERT_ATTEMPT = insert(attempts)
-_EARLIER_ERRORS = (
-    select(attempts.c.error)
-    .where(attempts.c.task_id == bindparam("task"), attempts.c.n < bindparam("fence"))
-    .order_by(attempts.c.n)
-)
 _HELD = (
     tasks.c.id == bindparam("task"),
     tasks.c.attempt == bindparam("fence"),
@@ -82,60 +26,6 @@ _HELD = (
     tasks.c.lease_owner == bindparam("holder"),
 )
 _RENEW = update(tasks).where(*_HELD).values(lease_expires_at=bindparam("until")).returning(*TASK)
-
-
-def claim(
-    tx: Transaction,
-    owner: str,
-    lease_s: float,
-    slot: str,
-    device: str,
-    *,
-    tier: str = "",
-    offers: Mapping[tuple[str, ...], Offer] | None = None,
-) -> Claim | None:
-    """Take the best-ranked ready task. See `Store.claim`."""
-    if tx.connection.execute(IS_PAUSED).scalar_one():
-        return None
-    tx.connection.execute(_PROMOTE, {"now": tx.now})
-    wanted = _best(tx, None if offers is None else list(offers))
-    if wanted is None:
-        return None
-    until = tx.now + lease_s
-    row = tx.connection.execute(
-        _CLAIM, {"wanted": wanted, "holder": owner, "until": until, "started": tx.now, "event": tx.next_event_id}
-    ).one_or_none()
-    if row is None:
-        return None
-    task = task_record(row)
-    # Set when the task went to RETRY_WAIT and kept while the retry runs; the row shows no older status any more.
-    before = Status.QUEUED if task.retry_at is None else Status.RETRY_WAIT
-    check_transition(before, Status.RUNNING)
-    tx.count(before, -1)
-    tx.count(Status.RUNNING, +1)
-    offer = Offer(tier) if offers is None else offers[task.route]
-    where = {"tier": offer.tier, "slot": slot, "device": device, "owner": owner}
-    tx.emit(task.id, EVENT_OF[Status.RUNNING], Status.RUNNING, task.attempt, where)
-    tx.connection.execute(
-        _INSERT_ATTEMPT,
-        {"task_id": task.id, "n": task.attempt, "started_at": tx.now, "stages": {}, "facts": {}, "why": offer.why}
-        | where,
-    )
-    twins.started(tx, task)
-    announce(tx, task, EVENT_OF[Status.RUNNING])
-    earlier = _earlier_failures(tx, task) if task.attempt > 1 else ()
-    return Claim(task, task.attempt, owner, until, offer.tier, earlier)
-
-
-def _best(tx: Transaction, routes: Sequence[tuple[str, ...]] | None) -> str | None:
-    """The id of the best-ranked ready task of these routes, or of any."""
-    if routes is None:
-        row = tx.connection.execute(_BEST, {"now": tx.now}).one_or_none()
-        return None if row is None else str(row.id)
-    found = (
-        tx.connection.execute(_BEST_OF_ROUTE, {"now": tx.now, "route": join(route)}).one_or_none() for route in routes
-    )
-    return min(((row.rank, str(row.id)) for row in found if row is not None), default=(0.0, None))[1]
 
 
 def renew(tx: Transaction, held: Claim, lease_s: float) -> TaskRecord:
@@ -218,11 +108,6 @@ def end_attempt(
             return finish(tx, task, Status.FAILED, {"error": error} | ended, error=error)
         case "cancel":
             return finish(tx, task, Status.CANCELLED, ended, error=cancelled())
-
-
-def _earlier_failures(tx: Transaction, task: TaskRecord) -> tuple[str, ...]:
-    errors = tx.connection.execute(_EARLIER_ERRORS, {"task": task.id, "fence": task.attempt}).scalars()
-    return tuple(error["code"] for error in errors if error)
 
 
 def rescue_expired(tx: Transaction, limit: int) -> list[TaskRecord]:

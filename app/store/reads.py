@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, not_, or_, select, tuple_
 
-from app.store.claims import IS_PAUSED
+from app.store.claiming import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
 from app.store.interface import IdempotencyConflict
 from app.store.records import EventRecord, IdempotencyKey, Page, QueueStats, TaskFilter, TaskRecord, UploadRecord

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, literal_column, not_, or_, select, update
 
-from app.store.claims import IS_PAUSED, PROMOTE_LIMIT
+from app.store.claiming import IS_PAUSED, PROMOTE_LIMIT
 from app.store.records import ReadyRoute
 from app.store.rows import join_keys
 from app.store.schema import tasks

@@ -14,7 +14,21 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store import cache, chains, claims, creation, endings, kept, reads, retention, review, routes, twins, workload
+from app.store import (
+    cache,
+    chains,
+    claiming,
+    claims,
+    creation,
+    endings,
+    kept,
+    reads,
+    retention,
+    review,
+    routes,
+    twins,
+    workload,
+)
 from app.store import uploads as upload_writes
 from app.store.databases import database_at
 from app.store.dialect import Dialect, is_unavailable
@@ -250,7 +264,7 @@ class SqlStore(Store):
         tier: str = "",
         offers: Mapping[tuple[str, ...], Offer] | None = None,
     ) -> Claim | None:
-        return self._write(lambda tx: claims.claim(tx, owner, lease_s, slot, device, tier=tier, offers=offers))
+        return self._write(lambda tx: claiming.claim(tx, owner, lease_s, slot, device, tier=tier, offers=offers))
 
     def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
         return self._read(lambda connection: routes.ready_routes(connection, self._clock(), count_to))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, case, exists, insert, null, select, update
+from sqlalchemy import BigInteger, Connection, Table, bindparam, case, exists, insert, null, select, update
 
 from app.store.records import EventRecord
 from app.store.schema import counters, events, idempotency_keys, outbox, tasks
@@ -16,8 +16,10 @@ from app.tasks.status import CLAIMABLE, Status
 EVENTS = "events"
 """The counter of the last event id; every other counter is named for a status."""
 
+COUNTED = (EVENTS, *(status.value for status in Status))
 _ALL_COUNTERS = select(counters.c.name, counters.c.value)
-_SET_COUNTER = update(counters).where(counters.c.name == bindparam("counter")).values(value=bindparam("to"))
+_to = case(*((counters.c.name == name, bindparam(name, type_=BigInteger)) for name in COUNTED), else_=counters.c.value)
+_SET_COUNTERS = update(counters).where(counters.c.value != _to).values(value=_to)
 _INSERTS = {table: insert(table) for table in (tasks, idempotency_keys, events)}
 """In the order of their foreign keys."""
 _OUTDATE = (
@@ -48,9 +50,11 @@ class Transaction:
     What operations `put_off` is written together, before the next operation that needs the database, at the latest in
     `finish`. So a batch of new tasks is one statement per table, and an operation that never asks for `connection`
     costs no savepoint. No operation sees what it has put off itself.
+
+    An operation that is `alone` in its batch costs none either: if it fails, the whole transaction is `spoilt`.
     """
 
-    def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: Connection, clock: Callable[[], float], *, alone: bool = False) -> None:
         self.events: list[EventRecord] = []
         self.wakes_sender = False
         self.due_at = math.inf
@@ -65,13 +69,16 @@ class Transaction:
         self._own: list[tuple[Table, Mapping[str, Any]]] = []
         self._own_notices: list[_Notice] = []
         self._before: tuple[int, dict[str, int]] = 0, self._counters
+        self._alone = alone
         self._guarded = False
+        self.spoilt = False
+        """An operation that nothing guarded has failed: roll everything back."""
 
     # -- for operations ---------------------------------------------------------------------------------------------
     @property
     def connection(self) -> Connection:
         """The database as the operations before this one leave it. What is done with it is undone if this one fails."""
-        if not self._guarded:
+        if not self._guarded and not self._alone:
             self._write_settled()
             self._connection.exec_driver_sql("SAVEPOINT operation")
             self._guarded = True
@@ -162,6 +169,7 @@ class Transaction:
             self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT operation")
             self._connection.exec_driver_sql("RELEASE SAVEPOINT operation")
             self._guarded = False
+        self.spoilt = self._alone
         self._own.clear()
         self._own_notices.clear()
         del self.events[self._before[0] :]
@@ -170,11 +178,8 @@ class Transaction:
     def finish(self) -> None:
         """Write what is left of the whole batch; the commit follows."""
         self._write_settled()
-        changed = [
-            {"counter": name, "to": value} for name, value in self._counters.items() if value != self._stored[name]
-        ]
-        if changed:
-            self._connection.execute(_SET_COUNTER, changed)
+        if self._counters != self._stored:
+            self._connection.execute(_SET_COUNTERS, self._counters)
 
     def _write_settled(self) -> None:
         for table, rows in self._settled.items():

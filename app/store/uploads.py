@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from sqlalchemy import delete, insert
 
-from app.store.claims import IS_PAUSED, PAUSED
+from app.store.claiming import IS_PAUSED, PAUSED
 from app.store.records import UploadRecord
 from app.store.schema import settings, uploads
 from app.store.transaction import Transaction

@@ -220,8 +220,11 @@ class Writer:
                 transaction.rollback()
                 return self._doubtful
             self._doubtful = None
-            work = Transaction(connection, self._clock)
+            work = Transaction(connection, self._clock, alone=len(batch) == 1)
             outcomes = {job: self._run_one(work, job.operation) for job in batch}
+            if work.spoilt:
+                transaction.rollback()
+                return _Done(outcomes, [], wakes_sender=False, due_at=math.inf)
             work.finish()
             done = _Done(outcomes, work.events, work.wakes_sender, work.due_at)
             try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, select
 
-from app.store import claims, creation
+from app.store import claiming, creation
 from app.store.interface import StoreUnavailable
 from app.store.records import Created
 from app.store.schema import settings
@@ -147,10 +147,43 @@ def test_new_tasks_that_wait_together_are_one_statement_per_table(sql: SqlStore,
     assert [task.last_event_id for task in made] == sorted({task.last_event_id for task in made})
 
 
+def test_a_claim_by_itself_is_one_statement_that_looks_and_takes_and_one_for_each_thing_told(sql: SqlStore) -> None:
+    create(sql)
+    statements: list[str] = []
+    event.listen(sql._writing, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    must_claim(sql)
+    told = [" ".join(text.split()[:3]) for text in statements if not text.startswith(("BEGIN", "SELECT pg_advisory"))]
+    assert told == [
+        "SELECT counters.name, counters.value",
+        "UPDATE tasks SET",
+        "INSERT INTO attempts",
+        "INSERT INTO events",
+        "UPDATE counters SET",
+    ]
+
+
+def test_an_operation_that_fails_alone_leaves_no_trace_and_its_event_ids_are_given_again(
+    sql: SqlStore, writer: Writer
+) -> None:
+    first = create(sql)
+
+    def changes_and_fails(tx: Transaction) -> None:
+        put("half")(tx)
+        tx.emit(first.id, "task.queued", Status.QUEUED, 0)
+        tx.count(Status.QUEUED, +1)
+        raise LookupError("this one is on its own")
+
+    with pytest.raises(LookupError, match="on its own"):
+        writer.run(changes_and_fails)
+    assert names(writer) == set()
+    assert create(sql).last_event_id == first.last_event_id + 1
+    assert_consistent(sql)
+
+
 def test_an_operation_sees_what_those_before_it_have_put_off(sql: SqlStore, writer: Writer) -> None:
     gate = Gate(writer)
     made = writer.submit(partial(creation.create, new=new_task()))
-    claimed = writer.submit(lambda tx: claims.claim(tx, "node", 60.0, "slot", "cpu"))
+    claimed = writer.submit(lambda tx: claiming.claim(tx, "node", 60.0, "slot", "cpu"))
     gate.open()
     claim = claimed.result(WAIT_S)
     assert claim is not None
