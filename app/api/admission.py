@@ -15,7 +15,7 @@ from starlette.requests import Request
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
-from app.store.interface import ClientQueueFull, QueueFull, StoreUnavailable, UntrustedResult
+from app.store.errors import ClientQueueFull, QueueFull, StoreUnavailable, UntrustedResult
 from app.store.records import Created, IdempotencyKey, NewTask
 
 CLIENT_HEADER = "X-Client-Id"

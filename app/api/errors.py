@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.api.problems import FieldError, Problem, ProblemCode, ProblemError
 from app.intake.refusal import InputsRefused
 from app.retry.taxonomy import CodedError
-from app.store.interface import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StoreUnavailable
+from app.store.errors import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StoreUnavailable
 
 _log = structlog.get_logger("greenroom.http")
 

@@ -7,7 +7,7 @@ import time
 
 from app.api.ports import READY_STATES, ApiDependencies
 from app.api.resource import Holds
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 
 FRESH_S = 0.25
 """How old the word of the database may be: answers to submissions should not pay for a read each."""

@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.ports import LivePool
 from app.api.resource import rfc3339
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import EventRecord
 from app.tasks.notices import PROGRESS
 

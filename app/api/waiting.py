@@ -13,7 +13,8 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import EventRecord, TaskRecord
 from app.tasks.status import TERMINAL
 

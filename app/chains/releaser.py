@@ -25,7 +25,8 @@ from app.retry.backoff import Backoff
 from app.retry.classifier import classify_exception
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.creation import as_error
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import EventRecord, InputRef, Release, TaskRecord
 from app.store.transitions import AWAITED
 from app.tasks.chain import task_named

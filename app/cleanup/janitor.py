@@ -18,7 +18,8 @@ from pathlib import Path
 
 import structlog
 
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import TaskRecord
 
 log = structlog.get_logger(__name__)

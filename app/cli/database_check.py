@@ -22,7 +22,7 @@ def database_check(data_dir: Path) -> Check:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.store.interface import StoreUnavailable
+    from app.store.errors import StoreUnavailable
 
     try:
         took = _write_and_read(existing_parent(data_dir))
@@ -52,7 +52,7 @@ def judge(revision: str | None, took: float) -> Check:
 
 def _write_and_read(place: Path) -> float:
     """Seconds of one durable commit through the store's own code."""
-    from app.store.interface import StoreUnavailable
+    from app.store.errors import StoreUnavailable
     from app.store.sql import open_store
 
     with tempfile.TemporaryDirectory(dir=place, prefix=".greenroom-doctor-") as folder:

@@ -28,7 +28,7 @@ def postgresql_checks(url: str, data_dir: Path, lease_s: float) -> Iterator[Chec
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.store.databases import database_at
-    from app.store.interface import StoreUnavailable
+    from app.store.errors import StoreUnavailable
 
     try:
         dialect = database_at(url)

@@ -23,7 +23,7 @@ from app.notify.schedule import SCHEDULE_S, next_try, seconds_of
 from app.notify.sender import Answer, Sender
 from app.notify.signing import key_of, signature
 from app.store.deliveries import Notice, Try, Verdict
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.outbox import Outbox
 from app.tasks.trace import TraceContext
 from app.telemetry.tracing import Span, Tracing, Untraced, task_span

@@ -19,7 +19,8 @@ from app.forecast.running import Frames, whole
 from app.forecast.spread import Spread, remaining
 from app.render.contract import Phase
 from app.service.experience import Experience, ForecastObserver
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import QueuedWork, RunningWork, TaskRecord, Workload
 from app.tasks.rank import PRIORITY_DEFAULT, rank
 from app.tasks.status import Status

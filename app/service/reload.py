@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import TaskFilter
 from app.tasks.status import CLAIMABLE
 from app.tiers.tiers import Tiers

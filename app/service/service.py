@@ -52,7 +52,7 @@ from app.service.listening import listen, server_of, service_file, url_of
 from app.service.reload import TierControl
 from app.service.terms import cache_terms, drop_in, intake_settings, phase_limits, sitting_terms, thresholds, tracing
 from app.service.views import LiveView, Readiness, Surroundings, TierDesk
-from app.store.interface import SchemaTooNew, StoreUnavailable
+from app.store.errors import SchemaTooNew, StoreUnavailable
 from app.store.records import Claim, InputRef
 from app.store.sql import SqlStore
 from app.telemetry.logs import configure_logging, relay_worker_line

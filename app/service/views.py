@@ -18,7 +18,7 @@ from app.retry.budget import RetryBudget
 from app.service.foresight import Foresight
 from app.service.reload import TierControl
 from app.store.deliveries import OutboxStats
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.records import CacheStats, QueueStats
 from app.store.sql import SqlStore
 from app.telemetry.statistics import Statistics, Window

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select, update
 from app.retry.taxonomy import Failure, FailureCode
 from app.store import cache
 from app.store.creation import as_error, cancelled
-from app.store.interface import StaleClaim
+from app.store.errors import StaleClaim
 from app.store.records import Artifact, AttemptEnd, Claim, KeepFor, TaskRecord
 from app.store.rows import TASK, task_record
 from app.store.schema import tasks

@@ -11,7 +11,7 @@ from sqlalchemy import delete, exists, func, insert, select
 from app.retry.taxonomy import Failure, FailureCode
 from app.store import cache, dependencies, twins
 from app.store.announce import announce
-from app.store.interface import ClientQueueFull, IdempotencyConflict, QueueFull, UntrustedResult
+from app.store.errors import ClientQueueFull, IdempotencyConflict, QueueFull, UntrustedResult
 from app.store.records import CachedResult, CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
 from app.store.rows import TASK, first_values, task_record
 from app.store.schema import idempotency_keys as keys

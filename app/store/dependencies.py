@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
-from app.store.interface import NoSuchPredecessor, PredecessorFailed
+from app.store.errors import NoSuchPredecessor, PredecessorFailed
 from app.store.rows import TASK, task_record
 from app.store.schema import dependencies, tasks
 from app.store.transaction import Transaction

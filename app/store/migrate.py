@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, column, inspect, select, table
 
-from app.store.interface import SchemaTooNew
+from app.store.errors import SchemaTooNew
 
 HEAD = "0008"
 """The newest revision. Kept here as well as in `migrations/`, so that an ordinary start need not import alembic."""

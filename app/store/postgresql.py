@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from app.store.dialect import EXTRA_READERS, READ_WAIT_S, strict_json
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 
 LEAST_VERSION = 14
 """The oldest major version that its makers still mend."""

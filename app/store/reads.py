@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column
 
 from app.store.claiming import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
-from app.store.interface import IdempotencyConflict
+from app.store.errors import IdempotencyConflict
 from app.store.records import EventRecord, IdempotencyKey, Page, QueueStats, TaskFilter, TaskRecord, UploadRecord
 from app.store.rows import ATTEMPT, EVENT, TASK, UPLOAD, event_record, task_record, upload_record
 from app.store.schema import attempts, counters, events, tasks, uploads

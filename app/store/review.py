@@ -8,7 +8,7 @@ from typing import Any
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.claims import held_task
 from app.store.creation import as_error, cancelled
-from app.store.interface import NotInReview
+from app.store.errors import NotInReview
 from app.store.records import Artifact, Claim, Order, TaskRecord, Verdict
 from app.store.transaction import Transaction
 from app.store.transitions import close_attempt, finish, load, move, wait

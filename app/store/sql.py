@@ -32,7 +32,8 @@ from app.store import (
 from app.store import uploads as upload_writes
 from app.store.databases import database_at
 from app.store.dialect import Dialect, is_unavailable
-from app.store.interface import Listener, Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Listener, Store
 from app.store.jobs import Operation
 from app.store.migrate import migrate
 from app.store.outbox import Database, Outbox

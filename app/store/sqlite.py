@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from app.store.dialect import EXTRA_READERS, READ_WAIT_S, strict_json
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 
 BUSY_SLICE_S = 0.25
 """How long SQLite itself waits for a lock before it answers "locked"; the writer repeats within its own patience."""

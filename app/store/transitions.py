@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select, update
 from app.store import dependencies
 from app.store.announce import announce
 from app.store.endings import ATTEMPT_ENDED
-from app.store.interface import StaleClaim
+from app.store.errors import StaleClaim
 from app.store.records import TaskRecord
 from app.store.rows import TASK, task_record
 from app.store.schema import attempts, tasks

@@ -24,7 +24,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.store.dialect import Dialect, is_unavailable, plain
-from app.store.interface import Listener, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Listener
 from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
 from app.store.reads import list_events
 from app.store.records import EventRecord

@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.store.deliveries import OutboxStats
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.records import CacheStats, QueueStats
 from app.tasks.status import Status
 

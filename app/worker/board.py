@@ -20,7 +20,8 @@ from app.forecast.queueing import Stand
 from app.retry.breaker import Breaker, BreakerRecord, BreakerSettings, BreakerState, Ticket
 from app.retry.router import Placement, TierState, place
 from app.retry.taxonomy import CodedError, Failure, FailureCode
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import ReadyRoute, TaskRecord
 from app.tiers.cache_key import Contents
 from app.tiers.tiers import NoTier, Tier, Tiers, UnknownTier, Work

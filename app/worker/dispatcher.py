@@ -16,7 +16,8 @@ import structlog
 
 from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
-from app.store.interface import Store, StoreUnavailable
+from app.store.errors import StoreUnavailable
+from app.store.interface import Store
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
 from app.store.transitions import SHARED
 from app.worker.attempt import Attempt

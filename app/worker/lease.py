@@ -10,7 +10,8 @@ from app.health.clocks import Look
 from app.render.contract import Phase
 from app.render.vanished import Presence
 from app.retry.taxonomy import CodedError, Failure, FailureCode
-from app.store.interface import StaleClaim, Store
+from app.store.errors import StaleClaim
+from app.store.interface import Store
 from app.store.records import Claim
 from app.worker.orders import Orders
 

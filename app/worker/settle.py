@@ -21,7 +21,8 @@ from app.retry.budget import RetryBudget
 from app.retry.decision import decide
 from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
-from app.store.interface import StaleClaim, Store, StoreUnavailable
+from app.store.errors import StaleClaim, StoreUnavailable
+from app.store.interface import Store
 from app.store.records import Artifact, AttemptEnd, Claim, InputRef, KeepFor, TaskRecord
 from app.worker import wire
 from app.worker.board import TierBoard

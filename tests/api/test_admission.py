@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.api.ports import SlotView
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from tests.api.kit import Api, as_part, multipart, problem
 
 

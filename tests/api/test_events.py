@@ -16,7 +16,7 @@ import pytest
 from app.api import stream
 from app.api import stream as stream_module
 from app.api.ports import LiveProgress, SlotView
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.sql import open_store
 from tests.api.kit import Api, ApiFactory, StandInPool, problem
 from tests.store.kit import new_task

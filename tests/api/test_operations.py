@@ -14,7 +14,7 @@ import pytest
 from app.api.ports import SlotView
 from app.media.info import MediaInfo, MediaLimits
 from app.retry.taxonomy import CodedError, FailureCode
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from tests.api.kit import Api, ApiFactory, multipart, problem
 
 

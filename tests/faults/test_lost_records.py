@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.tasks.status import Status
 from tests.worker.conftest import audio, bench, store, submit
 

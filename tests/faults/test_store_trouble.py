@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.sql import SqlStore, open_store
 from app.store.transaction import Transaction
 from app.tasks.status import Status

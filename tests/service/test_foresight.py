@@ -12,7 +12,7 @@ from app.forecast.outlook import Outlook
 from app.service import foresight as module
 from app.service.foresight import Foresight
 from app.service.views import LiveView
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.records import TaskRecord
 from app.store.sql import open_store
 from app.tasks.status import Status

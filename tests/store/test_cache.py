@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.store.interface import QueueFull, Store, UntrustedResult
+from app.store.errors import QueueFull, UntrustedResult
+from app.store.interface import Store
 from app.store.records import CachedResult, KeepFor, TaskRecord
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from app.store.interface import StaleClaim, Store
+from app.store.errors import StaleClaim
+from app.store.interface import Store
 from app.store.records import Claim
 from app.tasks.replay import replay
 from app.tasks.status import Status

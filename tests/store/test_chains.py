@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.store.interface import NoSuchPredecessor, PredecessorFailed, QueueFull, Store
+from app.store.errors import NoSuchPredecessor, PredecessorFailed, QueueFull
+from app.store.interface import Store
 from app.store.records import Callback, Claim, KeepFor, Order, Release, TaskFilter, TaskRecord, Verdict
 from app.store.sql import CHUNK
 from app.tasks.notices import NOTICES

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.store.interface import StaleClaim, Store
+from app.store.errors import StaleClaim
+from app.store.interface import Store
 from app.store.records import Claim, TaskRecord
 from app.tasks.replay import replay
 from app.tasks.status import Status

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from app.store.interface import IdempotencyConflict, QueueFull, Store
+from app.store.errors import IdempotencyConflict, QueueFull
+from app.store.interface import Store
 from app.store.records import Created
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory

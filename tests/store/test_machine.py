@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.store.interface import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StaleClaim
+from app.store.errors import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StaleClaim
 from app.store.records import Callback, Claim, Release, TaskFilter, TaskRecord
 from app.tasks.notices import NOTICES
 from app.tasks.replay import CANCEL_REQUESTED, RELEASED

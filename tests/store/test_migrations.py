@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import app.store.migrate
-from app.store.interface import SchemaTooNew
+from app.store.errors import SchemaTooNew
 from app.store.migrate import HEAD, KNOWN
 from app.store.schema import metadata
 from app.store.sql import open_store

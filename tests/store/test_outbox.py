@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import event as database_events
 
 from app.store.deliveries import Notice, Try, Verdict
-from app.store.interface import StaleClaim, Store
+from app.store.errors import StaleClaim
+from app.store.interface import Store
 from app.store.records import Callback
 from app.store.sql import SqlStore
 from app.tasks.notices import DEFAULT_NOTICES, NOTICES, PROGRESS

@@ -17,7 +17,7 @@ pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
 import app.store.postgresql
 from app.store import endings
 from app.store.databases import database_at
-from app.store.interface import SchemaTooNew, StoreUnavailable
+from app.store.errors import SchemaTooNew, StoreUnavailable
 from app.store.migrate import HEAD
 from app.store.postgresql import IDLE_S, Postgresql
 from app.store.schema import metadata

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.store.interface import ClientQueueFull, QueueFull, Store
+from app.store.errors import ClientQueueFull, QueueFull
+from app.store.interface import Store
 from app.store.records import EventRecord, TaskRecord, UploadRecord
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.store.interface import NotInReview, StaleClaim, Store
+from app.store.errors import NotInReview, StaleClaim
+from app.store.interface import Store
 from app.store.records import Claim, Order, TaskFilter, TaskRecord, Verdict
 from app.tasks.replay import replay
 from app.tasks.status import Status

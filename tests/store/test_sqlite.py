@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event
 import app.store.writer
 from app.store import routes
 from app.store.dialect import Dialect, is_unavailable
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.reads import list_tasks
 from app.store.records import Offer, TaskFilter
 from app.store.sql import SqlStore, open_store

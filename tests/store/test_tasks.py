@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.store.cursor import decode_cursor, encode_cursor
-from app.store.interface import QueueFull, Store
+from app.store.errors import QueueFull
+from app.store.interface import Store
 from app.store.records import TaskFilter, TaskRecord
 from app.tasks.status import Status
 from app.tasks.trace import TraceContext

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app.store.interface import StaleClaim, Store
+from app.store.errors import StaleClaim
+from app.store.interface import Store
 from app.store.records import Claim, TaskRecord
 from app.tasks.status import CLAIMABLE, Status
 from tests.store.conftest import StoreFactory

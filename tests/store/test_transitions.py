@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.store.interface import StaleClaim
+from app.store.errors import StaleClaim
 from app.store.transitions import move
 from app.tasks.status import LEGAL, IllegalTransition, Status
 from tests.store.conftest import StoreFactory

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, insert, select
 
 from app.store import claiming, creation
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.records import Created
 from app.store.schema import settings
 from app.store.sql import SqlStore

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from app.cleanup import scope
-from app.store.interface import StoreUnavailable
+from app.store.errors import StoreUnavailable
 from app.store.records import Verdict
 from app.tasks.status import Status
 from app.worker import dispatcher

@@ -19,7 +19,7 @@ from app.api.problems import ProblemCode, ProblemError
 from app.api.resource import TaskResource
 from app.api.routes.tasks import load
 from app.api.submission import check_options, default_fallback
-from app.store.interface import NotInReview
+from app.store.errors import NotInReview
 from app.store.records import Order, TaskRecord, Verdict
 from app.tiers.tiers import Work
 
