@@ -12,7 +12,8 @@ from app.api.resource import Holds, waiting
 from app.forecast.queueing import Stand
 from app.render.contract import Phase
 from app.service.foresight import Foresight
-from app.store.records import InputRef, QueuedWork, RenderedWork, RunningWork, TaskRecord, Workload
+from app.store.figures import QueuedWork, RenderedWork, RunningWork, Workload
+from app.store.records import InputRef, TaskRecord
 from app.tasks.rank import rank
 from app.tasks.status import Status
 from app.worker.slots import SlotState

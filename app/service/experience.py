@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from app.forecast.durations import Durations, Expected, Work, work_of
-from app.store.records import QueuedWork, RenderedWork, RunningWork
+from app.store.figures import QueuedWork, RenderedWork, RunningWork
 
 _KNOWN_MOST, _TEMPLATES_MOST, _TOLD_MOST = 4000, 10_000, 10_000
 

@@ -20,8 +20,9 @@ from app.forecast.spread import Spread, remaining
 from app.render.contract import Phase
 from app.service.experience import Experience, ForecastObserver
 from app.store.errors import StoreUnavailable
+from app.store.figures import QueuedWork, RunningWork, Workload
 from app.store.interface import Store
-from app.store.records import QueuedWork, RunningWork, TaskRecord, Workload
+from app.store.records import TaskRecord
 from app.tasks.rank import PRIORITY_DEFAULT, rank
 from app.tasks.status import Status
 from app.worker.attempt import Attempt

@@ -19,7 +19,7 @@ from app.service.foresight import Foresight
 from app.service.reload import TierControl
 from app.store.deliveries import OutboxStats
 from app.store.errors import StoreUnavailable
-from app.store.records import CacheStats, QueueStats
+from app.store.figures import CacheStats, QueueStats
 from app.store.sql import SqlStore
 from app.telemetry.statistics import Statistics, Window
 from app.tiers.tiers import Tiers

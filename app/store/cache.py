@@ -11,7 +11,8 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from app.store.records import Artifact, CachedResult, CacheStats, KeepFor, TaskRecord
+from app.store.figures import CacheStats
+from app.store.records import Artifact, CachedResult, KeepFor, TaskRecord
 from app.store.schema import cached_results as results
 from app.store.schema import tasks
 from app.store.transaction import Transaction

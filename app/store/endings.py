@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
-from app.store.records import AttemptEnding, EventRecord, TaskEnding
+from app.store.figures import AttemptEnding, TaskEnding
+from app.store.records import EventRecord
 from app.store.schema import attempts, tasks
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status

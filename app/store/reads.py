@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column
 from app.store.claiming import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
 from app.store.errors import IdempotencyConflict
-from app.store.records import EventRecord, IdempotencyKey, Page, QueueStats, TaskFilter, TaskRecord, UploadRecord
+from app.store.figures import QueueStats
+from app.store.records import EventRecord, IdempotencyKey, Page, TaskFilter, TaskRecord, UploadRecord
 from app.store.rows import ATTEMPT, EVENT, TASK, UPLOAD, event_record, task_record, upload_record
 from app.store.schema import attempts, counters, events, tasks, uploads
 from app.store.schema import idempotency_keys as keys

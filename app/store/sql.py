@@ -33,6 +33,7 @@ from app.store import uploads as upload_writes
 from app.store.databases import database_at
 from app.store.dialect import Dialect, is_unavailable
 from app.store.errors import StoreUnavailable
+from app.store.figures import AttemptEnding, CacheStats, QueueStats, TaskEnding, Workload
 from app.store.interface import Listener, Store
 from app.store.jobs import Operation
 from app.store.migrate import migrate
@@ -40,9 +41,7 @@ from app.store.outbox import Database, Outbox
 from app.store.records import (
     Artifact,
     AttemptEnd,
-    AttemptEnding,
     CachedResult,
-    CacheStats,
     CancelOutcome,
     Claim,
     Created,
@@ -53,15 +52,12 @@ from app.store.records import (
     Offer,
     Order,
     Page,
-    QueueStats,
     ReadyRoute,
     Release,
-    TaskEnding,
     TaskFilter,
     TaskRecord,
     UploadRecord,
     Verdict,
-    Workload,
 )
 from app.store.transaction import Transaction
 from app.store.upload_cache import UploadCache

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from app.store.records import QueuedWork, RenderedWork, RunningWork, Workload
+from app.store.figures import QueuedWork, RenderedWork, RunningWork, Workload
 from app.store.schema import attempts, tasks
 from app.tasks.route import split
 

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from app.store.deliveries import OutboxStats
 from app.store.errors import StoreUnavailable
-from app.store.records import CacheStats, QueueStats
+from app.store.figures import CacheStats, QueueStats
 from app.tasks.status import Status
 
 

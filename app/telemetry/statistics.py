@@ -16,8 +16,9 @@ from enum import StrEnum
 
 from app.retry.taxonomy import CALLERS_FAULT
 from app.store.endings import attempt_ending, task_ending
+from app.store.figures import AttemptEnding, TaskEnding
 from app.store.interface import Store
-from app.store.records import AttemptEnding, EventRecord, TaskEnding
+from app.store.records import EventRecord
 from app.telemetry.sketch import Sketch
 
 SLICE_S = 5.0

@@ -16,8 +16,9 @@ import structlog
 from app.retry.taxonomy import FailureCode
 from app.store.endings import attempt_ending
 from app.store.errors import StoreUnavailable
+from app.store.figures import AttemptEnding
 from app.store.interface import Store
-from app.store.records import AttemptEnding, EventRecord, TaskRecord
+from app.store.records import EventRecord, TaskRecord
 from app.tasks.replay import EVENT_OF, RELEASED
 from app.tasks.status import CLAIMABLE, Status
 from app.tasks.trace import TraceContext, span_id

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from app.store.figures import Workload
 from app.store.interface import Store
-from app.store.records import Workload
 from tests.store.kit import ARTIFACT, ERROR, Clock, claim, create, must_claim, run, succeed
 
 

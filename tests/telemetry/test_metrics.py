@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.store.deliveries import OutboxStats
+from app.store.figures import CacheStats, QueueStats
 from app.store.interface import Store
-from app.store.records import CacheStats, KeepFor, QueueStats
+from app.store.records import KeepFor
 from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
 from tests.database import empty_database

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from app.store.records import Artifact, AttemptEnd, AttemptEnding, Claim, KeepFor, Offer, TaskEnding, TaskRecord
+from app.store.figures import AttemptEnding, TaskEnding
+from app.store.records import Artifact, AttemptEnd, Claim, KeepFor, Offer, TaskRecord
 
 
 class Attempts(Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from app.store.records import QueueStats, ReadyRoute, TaskRecord, Workload
+from app.store.figures import QueueStats, Workload
+from app.store.records import ReadyRoute, TaskRecord
 
 
 class Queue(Protocol):

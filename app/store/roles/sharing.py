@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from app.store.records import CachedResult, CacheStats, Release, TaskRecord
+from app.store.figures import CacheStats
+from app.store.records import CachedResult, Release, TaskRecord
 
 
 class Sharing(Protocol):
