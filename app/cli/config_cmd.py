@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from app.cli.errors import shown
 from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_from
+from app.tiers.settings import TierSettings
 
 
 def _plain(value: Any) -> Any:
@@ -19,6 +20,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, SecretStr):
         return str(value)  # asterisks
+    if isinstance(value, TierSettings):
+        return value.shown
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -63,4 +66,4 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
     table = Table("setting", "value", "origin", box=None, header_style="bold")
     for name, value, origin in rows:
         table.add_row(name, value, origin, style="dim" if origin == "default" else "")
-    Console().print(table)
+    Console(markup=False).print(table)  # a path such as /media/[a] is no markup

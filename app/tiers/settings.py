@@ -13,6 +13,8 @@ from app.retry.breaker import BreakerSettings
 NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 """Lower case, so that it can be a metric's label and part of a slot's name; no comma, see `app.tasks.route`."""
 
+_MASK = "**********"
+
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -87,6 +89,21 @@ class TierSettings(BaseModel):
     def own(self) -> dict[str, Any]:
         """The renderer's own settings as they were written."""
         return dict(self.model_extra or {})
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What was written, for people: of fields that their model leaves out of its `repr`, only that they are set."""
+        fields = registry.capabilities(self.renderer).settings.model_fields
+        written = self.model_dump(mode="json", exclude_unset=True)
+        return {
+            name: _masked(value) if name in fields and not fields[name].repr else value
+            for name, value in written.items()
+        }
+
+
+def _masked(value: Any) -> Any:
+    """Asterisks for it; for the values of a table, so that its names can be read."""
+    return {name: _MASK for name in value} if isinstance(value, dict) else _MASK
 
 
 def _words(renderer: str, item: Any) -> str:

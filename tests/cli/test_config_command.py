@@ -140,3 +140,37 @@ def test_a_secret_that_cannot_be_used_is_refused_and_not_repeated(monkeypatch: p
     assert refused.exit_code != 0
     assert "webhook_secrets" in refused.output
     assert "%%%%" not in refused.output
+
+
+TIERS = """
+[[tiers]]
+name = "studio"
+renderer = "duix"
+url = "http://10.0.0.5:8383"
+shared_dir = "/mnt/face2face"
+token = "s3cret"
+
+[[tiers]]
+name = "night"
+renderer = "command"
+argv = ["render", "{source}", "{audio}", "{output}"]
+env = { HF_TOKEN = "s3cret" }
+breaker = { failures = 5 }
+"""
+
+
+def test_tiers_are_shown_as_they_were_written_and_their_secrets_are_not() -> None:
+    Path("greenroom.toml").write_text(TIERS)
+    shown = config()["settings"]["tiers"]
+    assert shown["origin"] == "greenroom.toml"
+    studio, night = shown["value"]
+    assert studio == {
+        "name": "studio", "renderer": "duix", "url": "http://10.0.0.5:8383", "shared_dir": "/mnt/face2face",
+        "token": "**********",
+    }  # fmt: skip
+    assert night["env"] == {"HF_TOKEN": "**********"}
+    assert night["breaker"] == {"failures": 5}
+    lines = CliRunner().invoke(app, ["config"])
+    assert lines.exit_code == 0, lines.output
+    assert '"name": "studio"' in next(line for line in lines.stdout.splitlines() if line.startswith("tiers\t"))
+    assert "s3cret" not in lines.output

@@ -105,7 +105,7 @@ class CommandSettings(BaseModel):
     """Folder of the program: `{home}`, and its working directory unless `cwd` says otherwise."""
     cwd: str = ""
     """Working directory; by default `home`, else the attempt's own folder `{work}`."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field({}, repr=False)
     """Added to the environment of the service, of which its own settings (`GREENROOM_...`) are left out."""
     values: dict[str, str] = {}
     """`{values.NAME}`. May hold `{home}`."""

@@ -32,7 +32,7 @@ class RemoteSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: BaseUrl
-    token: str | None = None
+    token: str | None = Field(None, repr=False)
     """Sent as `Authorization: Bearer`, for servers behind a proxy that asks for it."""
     connect_s: Seconds = 2.0
     """Until the connection stands, name look-up and TLS included."""
