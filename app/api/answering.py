@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.described import Described
 from app.api.ports import ApiDependencies
 from app.api.problems import MEDIA_TYPE, PROBLEMS, ProblemCode, ProblemError
 from app.api.resource import Holds, task_resource, waiting
@@ -19,21 +20,33 @@ from app.tasks.status import Status
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 
-class ProblemDetails(BaseModel):
+class ProblemDetails(Described):
     """RFC 9457 problem details."""
 
     type: str
+    """Where the code is explained."""
     title: str
+    """What kind of problem it is: the same for all of one code."""
     status: int
+    """The HTTP status."""
     detail: str
+    """What is wrong with this request, for people."""
     instance: str
+    """The path of the request."""
     code: str
+    """For programs."""
     field: str | None
+    """The part of the request, as `options.strength`; of several, the first."""
     reason: str | None
+    """Finer than `code`, as `no_audio_stream`."""
     hint: str
+    """What to do about it."""
     retryable: bool
+    """Whether the same request may succeed later."""
     request_id: str
+    """As in `X-Request-Id` and in the log."""
     errors: list[dict[str, Any]] | None = None
+    """One entry for each field that is wrong: `field`, `code`, `reason`, `detail`, `hint`."""
 
 
 Responses = dict[int | str, dict[str, Any]]

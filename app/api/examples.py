@@ -1,4 +1,4 @@
-"""The examples of the description: one for every parameter, body and JSON answer.
+"""The examples of the description: one for every parameter, body and JSON answer; and what names in paths name.
 
 Those of tasks and notices are made by the code that makes the answers, so that they cannot fall behind it.
 """
@@ -59,6 +59,15 @@ PARAMETERS: dict[str, Any] = {
     "wait": 10,
 }
 """By name, for parameters that name none of their own."""
+
+NAMES = {
+    "code": "The task, by the name that its submission gave it.",
+    "delivery_id": "The notice: its `webhook-id`.",
+    "name": "The tier.",
+    "task_id": "The task.",
+    "upload_id": "The upload.",
+}
+"""What parameters in paths, and the one of a foreign server, name."""
 
 _GENERATE = {
     "source": f"upload:{_UPLOAD}",
@@ -136,7 +145,7 @@ def answers() -> dict[str, Any]:
 
 
 def install(description: dict[str, Any]) -> None:
-    """Put the examples into an OpenAPI description, wherever it has none."""
+    """Put examples and names into an OpenAPI description, wherever it has none."""
     schemas = description["components"]["schemas"]
     for name, example in answers().items():
         if name in schemas:
@@ -146,6 +155,8 @@ def install(description: dict[str, Any]) -> None:
             for parameter in operation.get("parameters", ()):
                 if not {"example", "examples"} & parameter.keys() and parameter["name"] in PARAMETERS:
                     parameter["example"] = PARAMETERS[parameter["name"]]
+                if parameter["name"] in NAMES:
+                    parameter.setdefault("description", NAMES[parameter["name"]])
             body = operation.get("requestBody", {}).get("content", {}).get("application/json")
             if body is not None and path in BODIES:
                 body.setdefault("example", BODIES[path])

@@ -194,17 +194,17 @@ class TaskQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: list[Status] = Field([], description="Any of these; may be repeated.")
-    renderer: Annotated[str, Field(max_length=64)] | None = None
+    renderer: Annotated[str, Field(max_length=64)] | None = Field(None, description="Tasks that named this one.")
     retry_of: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Tasks that try this one again."
     )
     derived_from: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Tasks that were made from this one with changes."
     )
-    created_after: Moment | None = None
-    created_before: Moment | None = None
+    created_after: Moment | None = Field(None, description="Tasks that were accepted later than this.")
+    created_before: Moment | None = Field(None, description="Tasks that were accepted earlier than this.")
     cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Tasks of a page.")
 
 
 def json_bytes(value: object) -> int:

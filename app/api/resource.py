@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
-
+from app.api.described import Described
 from app.api.ports import LiveProgress
 from app.forecast.outlook import Outlook
 from app.retry.taxonomy import Failure, FailureCode
@@ -49,78 +48,113 @@ class Wait:
     cause: str | None = None
 
 
-class Progress(BaseModel):
+class Progress(Described):
     """How far a task is. `fraction` 0 to 1 over the current phase's units; `total` 0 means unknown."""
 
     phase: str | None
+    """`load`, `fetch`, `analyse`, `render` or `encode` while it runs, `done` once it has SUCCEEDED; else null."""
     done: int
+    """Units of the phase that are done: frames, while it renders."""
     total: int
+    """Units of the phase; 0 where they are not known."""
     fraction: float | None
+    """Between 0 and 1, and 1 only of a task that has SUCCEEDED; null where nothing tells."""
     eta_s: float | None
     """Seconds until the task is expected to end, waiting included; null where nobody can know."""
 
 
-class ErrorResource(BaseModel):
+class ErrorResource(Described):
     """Why a task or an attempt failed. `message` and `hint` are never empty."""
 
     code: str
+    """What failed: a code of docs/failures.md."""
     message: str
+    """What happened, for people."""
     hint: str
+    """What to do about it."""
     retryable: bool
+    """Whether the same may succeed later without a change."""
 
 
 class AttemptError(ErrorResource):
     """Why an attempt failed, with facts that its code records."""
 
     detail: dict[str, Any]
+    """Facts that the code records, such as limits and measured values."""
 
 
-class AttemptResource(BaseModel):
+class AttemptResource(Described):
     """One attempt. `outcome` is null while it runs."""
 
     n: int
+    """1 for the first."""
     tier: str
+    """The tier that it ran on."""
     slot: str
+    """The slot that it ran in."""
     started_at: str
+    """When a slot took it."""
     ended_at: str | None
+    """Null while it runs."""
     outcome: str | None
+    """`succeeded`, `failed`, `cancelled` or `interrupted` (the service ended, or lost it: free of charge); null
+    while it runs.
+    """
     error: AttemptError | None
+    """Why it failed, was cancelled or interrupted."""
     backoff_ms: int | None
+    """Where a retry follows: the pause before it, in milliseconds."""
     postmortem: dict[str, Any] | None
+    """Of a process that died or was ended: what was seen of it, as its signal, last output and memory."""
     why: dict[str, Any] | None
     """Why it ran on this tier: `reason`, and how each tier stood (`considered`)."""
     followed_by: str | None
     """What was decided when it had failed."""
 
 
-class OutputResource(BaseModel):
+class OutputResource(Described):
     """The finished video."""
 
     url: str
+    """Where to fetch it."""
     sha256: str
+    """Of the file, in hexadecimal: what `ETag` and `Repr-Digest` say, too."""
     bytes: int
+    """Length of the file."""
     duration_s: float
+    """Length of the video."""
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     fps: float
+    """Frames a second."""
 
 
-class ReviewLinks(BaseModel):
+class ReviewLinks(Described):
     """What a person does about a video in review."""
 
     output: str
+    """The video that is to be judged."""
     approve: str
+    """POST here: it is good."""
     reject: str
+    """POST here: it is not, and the task fails."""
     rerender: str
+    """POST here to have it made again."""
 
 
-class TaskLinks(BaseModel):
+class TaskLinks(Described):
     """Addresses that apply to the task as it is now; null where one does not (yet)."""
 
     self: str
+    """The task."""
     output: str | None
+    """The video; of a task that has SUCCEEDED."""
     events: str | None
+    """What happens to it, as it happens."""
     cancel: str | None
+    """POST here to cancel it; until it has ended."""
     retry: str | None
     """Of a FAILED task: POST here to try it again, as a new task."""
     retries: str | None
@@ -135,13 +169,17 @@ class TaskLinks(BaseModel):
     """Of a task in REVIEW: where to see the video, and where to decide."""
 
 
-class TaskResource(BaseModel):
+class TaskResource(Described):
     """A task."""
 
     id: str
+    """Its name in all addresses."""
     status: Status
+    """Where it stands. SUCCEEDED, FAILED and CANCELLED are for ever."""
     is_terminal: bool
+    """Whether it has ended: then it reads the same for ever."""
     progress: Progress
+    """How far it is."""
     queue_position: int | None
     """Runnable tasks that go first; null in listings, in the answer to a submission, and where it does not wait."""
     queue_wait_s: float | None
@@ -160,13 +198,21 @@ class TaskResource(BaseModel):
     attempts: list[AttemptResource] | None
     """Null in listings."""
     served_by: str | None
+    """The tier that made the result."""
     cached: bool
     """Its result was made for an equal task."""
     degraded: bool
+    """Whether that tier is a stopgap, whose lips need not move."""
     quality: dict[str, Any] | None
+    """What the quality gate found: `confidence`, each check, and who decided in a review. Null where none has
+    looked.
+    """
     error: ErrorResource | None
+    """Why it failed or was cancelled, or what a review is about."""
     output: OutputResource | None
+    """The video, once it has SUCCEEDED."""
     links: TaskLinks
+    """Where to go from here."""
     retry_of: str | None
     """The FAILED task that this one tries again."""
     trace_id: str | None
@@ -176,9 +222,13 @@ class TaskResource(BaseModel):
     after: list[str]
     """The tasks that had to succeed before it could start, those whose results it uses among them."""
     created_at: str
+    """When it was accepted."""
     started_at: str | None
+    """When its first attempt began."""
     finished_at: str | None
+    """When it ended."""
     metadata: dict[str, Any]
+    """What its caller gave with it."""
 
 
 def task_resource(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pynvml
 import structlog
@@ -42,15 +43,22 @@ def holds_memory(uuid: str, pid: int) -> bool:
 class Gpu:
     """One device. Sizes in bytes; None where the driver does not tell."""
 
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # for OpenAPI
+
     device: str
     """Its UUID, `GPU-...`."""
     index: int
+    """As the driver counts."""
     name: str
+    """As the maker calls it."""
     memory_total: int
+    """What there is."""
     memory_used: int
+    """What all processes hold."""
     busy_share: float | None
     """Share of time, 0 to 1, in which a kernel ran."""
     temperature_c: float | None
+    """Degrees Celsius."""
 
 
 class GpuReader:

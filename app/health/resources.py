@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import psutil
 
@@ -20,6 +21,8 @@ from app.health.gpu import Gpu, GpuReader
 class Host:
     """The machine, or the container's part of it. Sizes in bytes."""
 
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # for OpenAPI
+
     cpu_share: float | None
     """CPU time used since the reading before, as a share (0 to 1) of what may be used; None in the first reading."""
     cores: float
@@ -27,9 +30,13 @@ class Host:
     load_1m: float
     """The machine's load average."""
     memory_total: int
+    """What there is."""
     memory_available: int
+    """What can be had without swapping."""
     swap_total: int
+    """What there is."""
     swap_used: int
+    """What is in use."""
     disk_free: int | None
     """Below the data directory; None where the disk does not tell."""
     limited: bool
@@ -45,12 +52,20 @@ class Host:
 class Worker:
     """One slot's process. Sizes in bytes, without processes that it started."""
 
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # for OpenAPI
+
     slot: str
+    """The slot that it serves."""
     pid: int
+    """Its number."""
     memory: int
+    """Resident, in bytes."""
     cpu_s: float
+    """CPU time since it started."""
     threads: int
+    """How many."""
     descriptors: int
+    """Open ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from app.retry.taxonomy import CALLERS_FAULT
 from app.store.endings import attempt_ending, task_ending
@@ -46,18 +47,29 @@ _SHARES = (0.5, 0.9, 0.95, 0.99)
 class Latency:
     """How long something took, seconds; each quantile is within 1 %. None where nothing was measured."""
 
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # for OpenAPI
+
     count: int
+    """How many were measured."""
     mean: float | None
+    """Null, as all of these, where nothing was measured."""
     p50: float | None
+    """Median."""
     p90: float | None
+    """Nine of ten took no longer."""
     p95: float | None
+    """95 of 100 took no longer."""
     p99: float | None
+    """99 of 100 took no longer."""
     max: float | None
+    """The longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What one tier, or all of them, did in one window."""
+
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # for OpenAPI
 
     attempts: dict[str, int]
     """By outcome, as in `AttemptRecord.outcome`."""

@@ -103,7 +103,7 @@ class TierSettings(BaseModel):
 
 def _masked(value: Any) -> Any:
     """Asterisks for it; for the values of a table, so that its names can be read."""
-    return {name: _MASK for name in value} if isinstance(value, dict) else _MASK
+    return dict.fromkeys(value, _MASK) if isinstance(value, dict) else _MASK
 
 
 def _words(renderer: str, item: Any) -> str:

@@ -237,6 +237,23 @@ def test_the_description_is_that_of_the_service(stock: Stock) -> None:
     assert stock.api.client.get("/openapi.json").json() == schema.raw_schema
 
 
+def test_every_field_and_parameter_is_described() -> None:
+    told = schema.raw_schema
+    fields = [
+        (f"{name}.{field}", inner.get("description"))
+        for name, model in told["components"]["schemas"].items()
+        for field, inner in model.get("properties", {}).items()
+    ]
+    parameters = [
+        (f"{path} {parameter['name']}", parameter.get("description"))
+        for path, item in told["paths"].items()
+        for operation in item.values()
+        for parameter in operation.get("parameters", ())
+    ]
+    assert len(fields) > 250
+    assert [name for name, words in fields + parameters if not words] == []
+
+
 def is_positive(case: schemathesis.Case) -> bool:
     return case.meta is None or case.meta.generation.mode is GenerationMode.POSITIVE
 

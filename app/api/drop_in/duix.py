@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
 
 from app.api.admission import admit, client_of
 from app.api.body import parse_object, read_limited
+from app.api.described import Described
 from app.api.drop_in.placing import CannotPlace, Places, Target
 from app.api.errors import problem_of
 from app.api.holding import Holding
@@ -55,13 +55,17 @@ _Told = tuple[str | int, dict[str, Any]]
 """`msg` and `data` of an answer that is not a refusal."""
 
 
-class DuixAnswer(BaseModel):
+class DuixAnswer(Described):
     """The envelope of every answer."""
 
     code: int
+    """10000: taken, or `data` tells; else why not, in the numbers of docs/drop-in.md."""
     success: bool
+    """Whether `code` is 10000."""
     msg: str | int
+    """Words for people; 10000 where a task was taken."""
     data: dict[str, Any]
+    """Of a query: `code`, `progress`, `result`, `msg`, and `status`: 1 waits or renders, 2 succeeded, 3 did not."""
 
 
 class _Refused(Exception):

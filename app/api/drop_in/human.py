@@ -17,12 +17,13 @@ from urllib.parse import quote
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from app.api.admission import admit, client_of
 from app.api.answering import json_response, not_found, problems
 from app.api.body import parse_object, read_limited
+from app.api.described import Described
 from app.api.drop_in.placing import CannotPlace, Places, Target, taken
 from app.api.errors import invalid_request
 from app.api.models import GenerateRequest
@@ -47,7 +48,7 @@ _RETRY_AFTER_S = 5
 _PathText = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
-class HumanRequest(BaseModel):
+class HumanRequest(Described):
     """The body. Fields that are not known are not read."""
 
     model_config = ConfigDict(strict=True)
@@ -57,19 +58,24 @@ class HumanRequest(BaseModel):
     save_path: _PathText = Field(description="Where the video goes: an absolute path of an .mp4 file.")
 
 
-class HumanData(BaseModel):
+class HumanData(Described):
     """Where the video lies now, and the task that made it."""
 
     save_path: str
+    """As in the request."""
     task_id: str
+    """For everything else that can be asked of it."""
 
 
-class HumanAnswer(BaseModel):
+class HumanAnswer(Described):
     """The answer to a request that was served."""
 
     code: int = 200
+    """As the HTTP status."""
     message: str = "success"
+    """For people."""
     data: HumanData
+    """The video."""
 
 
 def router(deps: ApiDependencies, waiters: TaskWaiters) -> APIRouter:

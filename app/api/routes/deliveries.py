@@ -6,9 +6,10 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from app.api.answering import json_response, not_found, problems
+from app.api.described import Described
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
@@ -20,64 +21,84 @@ from app.tasks.notices import PROGRESS
 MAX_ID = 128
 
 
-class TryResource(BaseModel):
+class TryResource(Described):
     """One try. `status` is the endpoint's HTTP answer; where that says too little, `error` and `message` say more."""
 
     at: str
+    """When it was sent."""
     seconds: float
+    """How long it took."""
     status: int | None
+    """HTTP status of the answer; null where there was none."""
     error: str | None
+    """A word for programs, as `READ_TIMEOUT`; null where the answer says enough."""
     message: str | None
+    """The same for people."""
 
 
-class DeliveryResource(BaseModel):
+class DeliveryResource(Described):
     """One notice. `id` is its `webhook-id`; `event_id` and `at` are those of the event that it tells."""
 
     id: str
+    """Its `webhook-id`."""
     event_id: int
+    """The event that it tells."""
     task_id: str
+    """The task that it tells of."""
     type: str
+    """What happened, as `task.succeeded`."""
     at: str
+    """When it happened."""
     state: DeliveryState
+    """`pending`, `delivered`, `dead` (given up), `disabled` (its endpoint has said 410) or `dropped` (progress that
+    is out of date).
+    """
     next_try_at: str | None
     """Null where it is being sent just now, waits for an earlier notice of its task, or is over."""
     ended_at: str | None
+    """When it was delivered or given up."""
     tries: list[TryResource]
+    """Each try, oldest first."""
 
 
-class TaskDeliveries(BaseModel):
+class TaskDeliveries(Described):
     """The notices of one task, oldest first."""
 
     deliveries: list[DeliveryResource]
+    """All of them."""
 
 
-class DeliveryLinks(BaseModel):
+class DeliveryLinks(Described):
     """Where to go on; null on the last page."""
 
     next: str | None
+    """The address of the next page."""
 
 
-class DeliveryPage(BaseModel):
+class DeliveryPage(Described):
     """Notices of all tasks, newest first."""
 
     deliveries: list[DeliveryResource]
+    """At most `limit`."""
     links: DeliveryLinks
+    """Where to go on."""
 
 
-class Replayed(BaseModel):
+class Replayed(Described):
     """The notices that are sent again, by their ids."""
 
     replayed: list[str]
+    """Their `webhook-id`s, in the order in which they are sent."""
 
 
-class DeliveryQuery(BaseModel):
+class DeliveryQuery(Described):
     """The query of `GET /deliveries`."""
 
     model_config = ConfigDict(extra="forbid")
 
     state: DeliveryState = Field("dead", description="Left out: those that were given up.")
     cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    limit: Annotated[int, Field(ge=1, le=200)] = Field(50, description="Notices of a page.")
 
 
 def router(deps: ApiDependencies) -> APIRouter:

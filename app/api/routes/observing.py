@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
 from app.api.answering import json_response, problems
+from app.api.described import Described
 from app.api.ports import ApiDependencies
 from app.api.resource import rfc3339
 from app.health.alarms import Alarm, Severity
@@ -16,57 +16,80 @@ from app.health.resources import Host, Worker
 from app.telemetry.statistics import Figures, Window
 
 
-class WindowResource(BaseModel):
+class WindowResource(Described):
     """One window: all tiers together, and each that had anything to do in the last hour or since the start."""
 
     all: Figures
+    """All tiers together."""
     tiers: dict[str, Figures]
+    """Each tier, by its name."""
 
 
-class StatisticsResource(BaseModel):
+class StatisticsResource(Described):
     """Figures of this service over the last minute, five minutes and hour, and since it started (`since`)."""
 
     since: str
+    """When this service started: the window `start` begins there."""
     windows: dict[Window, WindowResource]
+    """By their names: `1m`, `5m`, `1h`, `start`."""
 
 
-class AlarmResource(BaseModel):
+class AlarmResource(Described):
     """One alarm; `subject` is a slot or a device, empty where it is the whole service."""
 
     name: str
+    """One of docs/operations.md."""
     severity: Severity
+    """`warning` or `critical`."""
     subject: str
+    """A slot, a device, or empty."""
     since: str
+    """When it fired."""
     resolved_at: str | None
+    """Null while it is active."""
     value: float | None
+    """What was measured, where it is a number."""
     threshold: float | None
+    """What it is held against."""
     message: str
+    """What is wrong, for people."""
     hint: str
+    """What to do about it."""
 
 
-class ScaleOutResource(BaseModel):
+class ScaleOutResource(Described):
     """Whether another service would help; `reasons` are names of active alarms."""
 
     wanted: bool
+    """Whether there is more to do than this service can."""
     reasons: list[str]
+    """Names of the active alarms that say so."""
 
 
-class AlarmsResource(BaseModel):
+class AlarmsResource(Described):
     """What fires now, critical alarms first, and what fired lately and has resolved, newest first."""
 
     active: list[AlarmResource]
+    """Critical ones first."""
     recent: list[AlarmResource]
+    """Resolved ones, newest first; at most 100."""
     scale_out: ScaleOutResource
+    """Whether another service would help."""
 
 
-class ResourcesResource(BaseModel):
+class ResourcesResource(Described):
     """The last reading; everything is empty until the first one is there. Sizes in bytes."""
 
     at: str | None
+    """When it was read."""
     host: Host | None
+    """The machine, or the container's part of it."""
     workers: list[Worker]
+    """The processes of slots and judges."""
     gpus: list[Gpu]
+    """The devices, as far as NVML tells."""
     gpu_note: str
+    """Why a device is missing, or why there is none; empty where all is well."""
 
 
 def _alarm(alarm: Alarm) -> AlarmResource:

@@ -6,24 +6,27 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from app.api.answering import problems
+from app.api.described import Described
 from app.api.ports import ApiDependencies
 
 
-class Liveness(BaseModel):
+class Liveness(Described):
     """The process answers."""
 
     status: str
+    """`live`."""
 
 
-class ReadinessAnswer(BaseModel):
+class ReadinessAnswer(Described):
     """Whether the service can do its work, and a word on each of its parts."""
 
     status: str
+    """`ready` or `not_ready`."""
     checks: dict[str, Any]
+    """A word on each part: `database`, `slots`, `disk`, `draining`."""
 
 
 def router(deps: ApiDependencies) -> APIRouter:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.api.answering import not_found, problems, task_response
 from app.api.body import read_object
 from app.api.chaining import MAX_ID
+from app.api.described import Described
 from app.api.draft import route_of
 from app.api.errors import field_errors, invalid_request
 from app.api.holding import Holding
@@ -27,32 +28,36 @@ Who = Annotated[str, Field(min_length=1, max_length=200, description="Who decide
 Reason = Annotated[str, Field(max_length=2000)]
 
 
-class ApproveRequest(BaseModel):
+class ApproveRequest(Described):
     """The body of `POST /tasks/{id}/approve`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     who: Who
     reason: Reason = ""
+    """Why; kept with the word."""
 
 
-class RejectRequest(BaseModel):
+class RejectRequest(Described):
     """The body of `POST /tasks/{id}/reject`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     who: Who
     reason: Annotated[Reason, Field(min_length=1)]
+    """Why; kept with the word, and told to the caller."""
 
 
-class RerenderRequest(BaseModel):
+class RerenderRequest(Described):
     """The body of `POST /tasks/{id}/rerender`. What is left out stays as it was."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     who: Who
     reason: Reason = ""
+    """Why; kept with the word."""
     renderer: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Another tier or renderer."""
     options: JsonObject | None = Field(None, description="All options of the renderer; they replace the old ones.")
 
 

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
 
 from app.api import deriving, retrying
 from app.api.accepted import ACCEPTED, HEADERS, accepted
 from app.api.answering import json_response, not_found, outlook_of, problems, task_response
 from app.api.chaining import MAX_ID
+from app.api.described import Described
 from app.api.errors import invalid_request
 from app.api.holding import Holding
 from app.api.models import DeriveRequest, TaskQuery
@@ -34,25 +34,31 @@ _IF_NONE_MATCH = {
 }
 
 
-class PageLinks(BaseModel):
+class PageLinks(Described):
     """Where to go on; null on the last page."""
 
     next: str | None
+    """The address of the next page, with all filters."""
 
 
-class TaskPage(BaseModel):
+class TaskPage(Described):
     """Tasks, newest first, without their attempts."""
 
     tasks: list[TaskResource]
+    """At most `limit`."""
     links: PageLinks
+    """Where to go on."""
 
 
-class CancelAnswer(BaseModel):
+class CancelAnswer(Described):
     """What became of a cancellation."""
 
     id: str
+    """The task."""
     outcome: Literal["cancelled", "requested", "already_terminal"]
+    """`cancelled` (it waited), `requested` (its render is told to stop) or `already_terminal`."""
     task: TaskResource
+    """The task as it is now, without attempts."""
 
 
 async def load(deps: ApiDependencies, task_id: str) -> TaskRecord:

@@ -6,64 +6,79 @@ import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from app.api.answering import json_response, problems
 from app.api.body import read_object
+from app.api.described import Described
 from app.api.ports import ApiDependencies, ReloadRefused
 from app.api.problems import ProblemCode, ProblemError
 from app.api.resource import rfc3339
 
 
-class BreakerResource(BaseModel):
+class BreakerResource(Described):
     """Whether a tier is left alone because it failed."""
 
     state: Literal["closed", "open", "half_open"]
+    """`closed` (tasks go through), `open` (it is left alone) or `half_open` (one task tries it)."""
     until: str | None
     """When an open one admits its probe; null if it is not open, or opened by hand."""
     openings: int
     """In a row, without a success between."""
 
 
-class MeasuredResource(BaseModel):
+class MeasuredResource(Described):
     """The tier's last attempts on this node."""
 
     attempts: int
+    """How many were measured; at most 20."""
     success: float | None
     """Share that served; null where none was measured."""
     latency_s: float | None
     """Median of those that served."""
 
 
-class TierResource(BaseModel):
+class TierResource(Described):
     """One tier, in the order in which they are tried."""
 
     name: str
+    """As in `renderer` of a request."""
     renderer: str
+    """What renders there."""
     enabled: bool
+    """Whether the configuration has it take tasks."""
     degraded: bool
+    """Whether its results are marked as a stopgap's."""
     only_by_name: bool
+    """Whether it serves only tasks that name it."""
     down: str | None
     """Why it can take no task now."""
     breaker: BreakerResource
+    """Whether it is left alone because it failed."""
     slots: int
+    """Slots that can serve it."""
     free: int
+    """Those of them that it could use now."""
     running: int
+    """Tasks that it renders now."""
     measured: MeasuredResource
+    """How it did lately."""
 
 
-class TierList(BaseModel):
+class TierList(Described):
     """All tiers."""
 
     tiers: list[TierResource]
+    """Best first."""
 
 
-class BreakerSwitch(BaseModel):
+class BreakerSwitch(Described):
     """What an operator wants of a breaker."""
 
     model_config = ConfigDict(extra="forbid")
 
     state: Literal["open", "closed"]
+    """`open`: leave the tier alone until it is `closed` by hand again."""
 
 
 MODELS = (BreakerSwitch,)

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
 
 from app.api.admission import require_room
 from app.api.answering import json_response, problems
 from app.api.body import declared_length, pieces
+from app.api.described import Described
 from app.api.errors import invalid_request
 from app.api.multipart import FormLimits, boundary_of, part_too_large, read_form
 from app.api.ports import ApiDependencies
@@ -50,27 +50,42 @@ _HEADERS: list[dict[str, Any]] = [
 ]
 
 
-class MediaProblem(BaseModel):
+class MediaProblem(Described):
     """Why the file cannot be opened. A task with it would be refused in the same words."""
 
     code: str
+    """As a task with it would be refused."""
     reason: str | None
+    """Finer than `code`, as `no_audio_stream`."""
     message: str
+    """What is wrong with it, for people."""
     hint: str
+    """What to do about it."""
 
 
-class UploadResource(BaseModel):
+class UploadResource(Described):
     """An upload. `uri` is what `source` and `audio` of a task take; one of `media` and `media_problem` is null."""
 
     id: str
+    """Its name."""
     uri: str
+    """What `source` and `audio` of a task take."""
     sha256: str
+    """Of its content, in hexadecimal."""
     bytes: int
+    """Its length."""
     name: str
+    """A file name for people."""
     created_at: str
+    """When it arrived."""
     expires_at: str
+    """Until when it is kept at least."""
     media: dict[str, Any] | None
+    """What is in it: `kind` (`image`, `video`, `audio`), `format`, and what that kind has, as `width`, `height`,
+    `duration_s`.
+    """
     media_problem: MediaProblem | None
+    """Why it cannot be used."""
 
 
 def router(deps: ApiDependencies) -> APIRouter:
