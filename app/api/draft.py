@@ -29,7 +29,7 @@ class Draft:
     not_before: float | None = None
     start_deadline_s: float | None = None
     deadline_s: float | None = None
-    """Both count from now, or from `not_before` where that is later."""
+    """Both count from now, or from `not_before` where that is later. None: no start deadline; the service's own."""
     use_cache: bool = True
     callback: Callback | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -56,9 +56,9 @@ async def complete(draft: Draft, deps: ApiDependencies, *, client: str, trace: T
     work = Work(draft.renderer, draft.fallback, draft.options, source.media, audio.media)
     # Deadlines of a scheduled task count from the moment it may start: else it could be late before it can begin.
     base = max(deps.clock(), draft.not_before or 0.0)
-    deadline_s = draft.deadline_s
-    if deadline_s is None and not waits:  # Of one that waits, the service's own counts from its release.
-        deadline_s = deps.settings.default_deadline_s
+    # Of one that waits, the service's own counts from its release.
+    default_s = deps.settings.default_deadline_s if draft.deadline_s is None and not waits else None
+    deadline_s = draft.deadline_s if default_s is None else default_s
     route = route_of(work, deps)
     return NewTask(
         source=source,
@@ -71,6 +71,7 @@ async def complete(draft: Draft, deps: ApiDependencies, *, client: str, trace: T
         not_before=draft.not_before,
         start_deadline_at=None if draft.start_deadline_s is None else base + draft.start_deadline_s,
         deadline_at=None if deadline_s is None else base + deadline_s,
+        default_deadline=default_s is not None,
         metadata=draft.metadata,
         client=client,
         trace=trace,

@@ -57,6 +57,7 @@ PARAMETERS: dict[str, Any] = {
     "type": ["task.succeeded", "task.failed"],
     "upload_id": _UPLOAD,
     "wait": 10,
+    "waits_for": _TASK,
 }
 """By name, for parameters that name none of their own."""
 

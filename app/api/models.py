@@ -201,6 +201,10 @@ class TaskQuery(BaseModel):
     derived_from: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Tasks that were made from this one with changes."
     )
+    waits_for: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="Tasks that wait for this one: for its video, for its end, or as an equal one for its result.",
+    )
     created_after: Moment | None = Field(None, description="Tasks that were accepted later than this.")
     created_before: Moment | None = Field(None, description="Tasks that were accepted earlier than this.")
     cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(None, description="From `links.next`.")

@@ -74,7 +74,8 @@ def _same_order(old: TaskRecord) -> Draft:
         options=old.options,
         priority=old.priority,
         start_deadline_s=None if old.start_deadline_at is None else old.start_deadline_at - base,
-        deadline_s=None if old.deadline_at is None else old.deadline_at - base,
+        # What the service set for want of the caller's own is set anew: it may have counted from a release.
+        deadline_s=None if old.deadline_at is None or old.default_deadline else old.deadline_at - base,
         use_cache=old.use_cache,
         callback=None if old.callback is None else replace(old.callback, closed=False),
         metadata=old.metadata,

@@ -277,7 +277,7 @@ class EventHub:
         moved = {task_id: live for task_id, live in now.items() if self._told.get(task_id) != steps[task_id]}
         self._told = steps
         for task_id, live in moved.items():
-            shown = {"task_id": task_id, "phase": live.phase, "done": live.done, "total": live.total}
+            shown = {"task_id": task_id, "type": PROGRESS, "phase": live.phase, "done": live.done, "total": live.total}
             told = Told(_lines(PROGRESS, shown | {"eta_s": None if live.eta_s is None else round(live.eta_s, 2)}))
             for listener in self._listeners:
                 if listener.task_id in (None, task_id) and (not listener.types or PROGRESS in listener.types):

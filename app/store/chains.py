@@ -43,6 +43,7 @@ def release(tx: Transaction, task_id: str, ready: Release) -> TaskRecord | None:
     base = max(tx.now, task.not_before or 0.0)
     later = base > tx.now
     deadline_at = task.deadline_at
+    by_default = deadline_at is None and ready.default_deadline_s is not None
     if deadline_at is None and ready.default_deadline_s is not None:
         deadline_at = base + ready.default_deadline_s
     found = None if later else cache.find(tx.connection, ready.cache_keys, tx.now)
@@ -64,6 +65,7 @@ def release(tx: Transaction, task_id: str, ready: Release) -> TaskRecord | None:
             ready_at=None if later or leader is not None else tx.now,
             due_at=task.not_before if later else None,
             deadline_at=deadline_at,
+            default_deadline=by_default,
             give_up_at=min((at for at in (start_by, deadline_at) if at is not None), default=None),
             last_event_id=tx.emit(task.id, RELEASED, task.status, task.attempt),
         )

@@ -283,4 +283,5 @@ def _first_record(
         derived_from=new.derived_from,
         after=new.after,
         waits_for=waits_for,
+        default_deadline=new.default_deadline,
     )

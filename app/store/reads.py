@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, literal_column, not_, or_, select, tuple_
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
 from app.store.claiming import IS_PAUSED
 from app.store.cursor import decode_cursor, encode_cursor
@@ -13,12 +27,14 @@ from app.store.errors import IdempotencyConflict
 from app.store.figures import QueueStats
 from app.store.records import EventRecord, IdempotencyKey, Page, TaskFilter, TaskRecord, UploadRecord
 from app.store.rows import ATTEMPT, EVENT, TASK, UPLOAD, event_record, task_record, upload_record
-from app.store.schema import attempts, counters, events, tasks, uploads
+from app.store.schema import attempts, counters, dependencies, events, tasks, uploads
 from app.store.schema import idempotency_keys as keys
 from app.store.transaction import EVENTS
 from app.tasks.status import CLAIMABLE, Status
 
 PAGE_LIMIT = 1000
+_ALL = 10**9
+_COMMA = literal(",")
 RATE_WINDOW_S, RATE_SAMPLE, _RATE_LEAST = 300.0, 100, 2
 """The pace of the last minutes is what can be foretold with; a sample bounds the work however fast tasks end."""
 
@@ -66,14 +82,15 @@ def list_tasks(
     """One page, newest first (or oldest). Raises ValueError for a foreign cursor or a limit outside 1 to 1000."""
     if not 1 <= limit <= PAGE_LIMIT:
         raise ValueError(f"limit must be 1 to {PAGE_LIMIT}, not {limit}")
-    query, place = _filtered(where), (tasks.c.created_at, tasks.c.id)
+    among = _among(where)
+    query, place = _filtered(where, among), (among.c.created_at, among.c.id)
     if cursor is not None:
         seen = tuple_(*decode_cursor(cursor))
         query = query.where(tuple_(*place) > seen if oldest_first else tuple_(*place) < seen)
     query = query.order_by(*(place if oldest_first else (at.desc() for at in place))).limit(limit + 1)
     # One query per status, each a walk along an index; with IN (...) the database would sort all tasks of these.
     statuses = None if where.status is None else sorted(set(where.status))
-    queries = [query] if statuses is None else [query.where(tasks.c.status == status.value) for status in statuses]
+    queries = [query] if statuses is None else [query.where(among.c.status == status.value) for status in statuses]
     found = [task_record(row) for one in queries for row in connection.execute(one)]
     found.sort(key=lambda task: (task.created_at, task.id), reverse=not oldest_first)
     page = tuple(found[:limit])
@@ -223,18 +240,34 @@ _IN_LIMIT = 500
 """Values of one IN list: databases bound the parameters of a statement."""
 
 
-def _filtered(where: TaskFilter) -> Select[Any]:
-    query = select(*TASK)
+def _among(where: TaskFilter) -> FromClause:
+    """The tasks that a filter looks through: all of them, or those few that wait for one."""
+    if where.waits_for is None:
+        return tasks
+    chained = select(dependencies.c.task_id).where(dependencies.c.predecessor_id == where.waits_for)
+    twin = tasks.alias("twin")
+    following = select(twin.c.id).where(twin.c.twin_of == where.waits_for, twin.c.finished_at.is_(None))
+    # A dependant's row stays until all its predecessors have ended: whether this one has, the task itself knows.
+    listed = _COMMA + tasks.c.waits_for + _COMMA
+    still = or_(tasks.c.twin_of == where.waits_for, func.replace(listed, f",{where.waits_for},", ",") != listed)
+    found = select(tasks).where(tasks.c.id.in_(union_all(chained, following)), still)
+    # With a limit it is done first. Else a database may walk over all tasks in the order of the page instead.
+    return found.limit(_ALL).subquery()
+
+
+def _filtered(where: TaskFilter, among: FromClause) -> Select[Any]:
+    found = among.c
+    query = select(*(found[column.name] for column in TASK))
     if where.renderer is not None:
-        query = query.where(tasks.c.renderer == where.renderer)
+        query = query.where(found.renderer == where.renderer)
     if where.client is not None:
-        query = query.where(tasks.c.client == where.client)
+        query = query.where(found.client == where.client)
     if where.retry_of is not None:
-        query = query.where(tasks.c.retry_of == where.retry_of)
+        query = query.where(found.retry_of == where.retry_of)
     if where.derived_from is not None:
-        query = query.where(tasks.c.derived_from == where.derived_from)
+        query = query.where(found.derived_from == where.derived_from)
     if where.created_after is not None:
-        query = query.where(tasks.c.created_at > where.created_after)
+        query = query.where(found.created_at > where.created_after)
     if where.created_before is not None:
-        query = query.where(tasks.c.created_at < where.created_before)
+        query = query.where(found.created_at < where.created_before)
     return query

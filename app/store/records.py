@@ -59,6 +59,8 @@ class NewTask:
     not_before: float | None = None
     start_deadline_at: float | None = None
     deadline_at: float | None = None
+    default_deadline: bool = False
+    """Whether `deadline_at` is the service's own, for want of one of the caller's."""
     metadata: dict[str, Any] = field(default_factory=dict)
     client: str = ""
     trace: TraceContext | None = None
@@ -222,6 +224,8 @@ class TaskRecord:
     """All its predecessors."""
     waits_for: tuple[str, ...] | None = None
     """Its predecessors that have not succeeded; none left: it is about to be released. None: it waits for nobody."""
+    default_deadline: bool = False
+    """Whether `deadline_at` is the service's own, for want of one of the caller's."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Only `get` and a replay found with `afind_replay` fill this in."""
 
@@ -314,6 +318,8 @@ class TaskFilter:
     client: str | None = None
     retry_of: str | None = None
     derived_from: str | None = None
+    waits_for: str | None = None
+    """Those that wait now for this task: as one of their predecessors, or as the equal one that leads."""
     created_after: float | None = None
     created_before: float | None = None
 

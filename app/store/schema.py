@@ -97,6 +97,7 @@ tasks = Table(
     Column("after", Text, nullable=False, server_default=""),  # all predecessors, see app.tasks.chain
     Column("waits_for", Text),  # those that have not succeeded yet; empty: it can be released; NULL: it waits for none
     Column("broken_by", String(40)),  # the predecessor that has ended without a result, until it is failed for that
+    Column("default_deadline", Boolean, nullable=False, server_default=false()),  # `deadline_at` is the service's own
     CheckConstraint("ready_at IS NULL OR due_at IS NULL", name="ck_tasks_ready_or_due"),
 )
 _t = tasks.c

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.kit import Api, problem
+from tests.api.kit import Api, ApiFactory, problem
+from tests.api.test_chains import until_released
 
 
 def retry(api: Api, task_id: str, **headers: str) -> httpx.Response:
@@ -137,3 +138,34 @@ def test_it_can_be_waited_for(api: Api) -> None:
     task_id = failed(api)
     answer = retry(api, task_id, Prefer="wait=0")
     assert answer.headers["preference-applied"] == "wait=0"
+
+
+def deadline_left_s(api: Api, task_id: str) -> float | None:
+    task = api.store.get(task_id)
+    assert task is not None
+    return None if task.deadline_at is None else task.deadline_at - task.created_at
+
+
+def test_the_services_own_deadline_is_set_anew_the_callers_is_kept(start_api: ApiFactory) -> None:
+    api = start_api(default_deadline_s=500)
+    own, none = failed(api, deadline_s=60), failed(api)
+    assert deadline_left_s(api, retry(api, own).json()["id"]) == pytest.approx(60, abs=5)
+    again = retry(api, none).json()["id"]
+    assert deadline_left_s(api, again) == pytest.approx(500, abs=5)
+    task = api.store.get(again)
+    assert task is not None
+    assert task.default_deadline
+
+
+def test_the_time_that_a_chained_task_waited_is_no_part_of_its_deadline_when_tried_again(
+    start_api: ApiFactory,
+) -> None:
+    api = start_api(default_deadline_s=500)
+    first = api.submit()["id"]
+    chained = api.submit(after=[first])["id"]
+    api.store._writer.run(lambda tx: tx.connection.exec_driver_sql("UPDATE tasks SET created_at = created_at - 3000"))
+    api.succeed(api.start(first))
+    until_released(api, chained)
+    api.fail(api.start(chained))
+    assert deadline_left_s(api, chained) == pytest.approx(3500, abs=20)
+    assert deadline_left_s(api, retry(api, chained).json()["id"]) == pytest.approx(500, abs=5)

@@ -253,9 +253,10 @@ def test_the_services_own_deadline_counts_from_the_release(store: Store, clock: 
     clock.advance(1000)
     succeed(store, must_claim(store))
     release_all(store, replace(READY, default_deadline_s=600))
-    deadlines = {held.task.id: held.task.deadline_at for held in (must_claim(store), must_claim(store))}
-    assert deadlines.pop(own.id) == clock.now + 4000
-    assert list(deadlines.values()) == [clock.now + 600]
+    held = [must_claim(store).task, must_claim(store).task]
+    deadlines = {task.id: (task.deadline_at, task.default_deadline) for task in held}
+    assert deadlines.pop(own.id) == (clock.now + 4000, False)
+    assert list(deadlines.values()) == [(clock.now + 600, True)]
 
 
 @pytest.mark.parametrize("first_ends_after", [5, 50])
@@ -555,3 +556,33 @@ def test_no_history_loses_a_chained_task(store: Store, clock: Clock, seed: int) 
             assert task.error["detail"]["predecessor"] in bad
         else:
             assert task_id in cancelled | failed
+
+
+def waiting_for(store: Store, task_id: str, **more: Any) -> list[str]:
+    return [task.id for task in run(store.alist(TaskFilter(waits_for=task_id, **more), limit=100)).tasks]
+
+
+def test_who_waits_for_a_task_is_listed_for_as_long_as_it_does(store: Store, clock: Clock) -> None:
+    first = create(store)
+    clock.advance(1)
+    second = create(store)
+    both = follow(store, first.id, second.id)
+    clock.advance(1)
+    alone = follow(store, first.id)
+    twin = create(store, cache_keys=(KEY,))
+    follower = create(store, cache_keys=(KEY,))
+    assert follower.twin_of == twin.id
+    assert waiting_for(store, first.id) == [alone.id, both.id]
+    assert waiting_for(store, first.id, status=(Status.QUEUED,)) == [alone.id, both.id]
+    assert waiting_for(store, first.id, status=(Status.RUNNING,)) == []
+    assert waiting_for(store, second.id) == [both.id]
+    assert waiting_for(store, twin.id) == [follower.id]
+    assert waiting_for(store, both.id) == waiting_for(store, "task_of_nobody") == []
+    store.cancel(alone.id)
+    store.cancel(follower.id)
+    succeed(store, must_claim(store))  # the first: `both` waits for the second alone, though it named both
+    assert waiting_for(store, first.id) == waiting_for(store, twin.id) == []
+    assert waiting_for(store, second.id) == [both.id]
+    succeed(store, must_claim(store))
+    release_all(store)
+    assert waiting_for(store, second.id) == []

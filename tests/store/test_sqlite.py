@@ -273,6 +273,23 @@ def test_a_page_of_the_oldest_tasks_costs_the_same_however_many_there_are(
     assert many <= few * 1.2
 
 
+@pytest.mark.parametrize("statuses", [None, (Status.QUEUED,)], ids=["any", "of_a_status"])
+def test_who_waits_for_a_task_costs_the_same_however_many_there_are(
+    store_factory: StoreFactory, clock: Clock, statuses: tuple[Status, ...] | None
+) -> None:
+    store = store_factory(clock)
+    first = create(store, not_before=clock() + 2e6)
+    for _ in range(5):
+        create(store, after=(first.id,), waits_for=(first.id,), not_before=clock() + 2e6)
+
+    def ask() -> None:
+        where = TaskFilter(waits_for=first.id, status=statuses)
+        assert len(read(store, lambda connection: list_tasks(connection, where, None, 50)).tasks) == 5
+
+    many, few = many_and_few(store, ask)
+    assert many <= few * 1.2
+
+
 def test_a_claim_costs_the_same_however_many_tasks_there_are(store_factory: StoreFactory, clock: Clock) -> None:
     store = store_factory(clock)
     fill(store, 20)

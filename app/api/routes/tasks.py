@@ -17,7 +17,7 @@ from app.api.holding import Holding
 from app.api.models import DeriveRequest, TaskQuery
 from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problems import FieldError, ProblemCode
-from app.api.resource import TaskResource, rfc3339, task_resource
+from app.api.resource import TaskResource, task_resource
 from app.api.routes.generate import body_of
 from app.api.waiting import TaskWaiters, unless_disconnected
 from app.failpoints import hit
@@ -80,6 +80,7 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
             renderer=query.renderer,
             retry_of=query.retry_of,
             derived_from=query.derived_from,
+            waits_for=query.waits_for,
             created_after=query.created_after.timestamp() if query.created_after else None,
             created_before=query.created_before.timestamp() if query.created_before else None,
         )
@@ -184,7 +185,7 @@ def _next(query: TaskQuery, cursor: str | None) -> str | None:
     for name in ("created_after", "created_before"):
         moment = getattr(query, name)
         if moment is not None:
-            pairs.append((name, rfc3339(moment.timestamp())))
-    links = {name: getattr(query, name) for name in ("renderer", "retry_of", "derived_from")}
+            pairs.append((name, moment.isoformat()))  # to the microsecond, as it was given
+    links = {name: getattr(query, name) for name in ("renderer", "retry_of", "derived_from", "waits_for")}
     pairs += [(name, value) for name, value in links.items() if value is not None]
     return "/tasks?" + urlencode([*pairs, ("limit", str(query.limit)), ("cursor", cursor)])
