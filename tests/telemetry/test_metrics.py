@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.store.deliveries import OutboxStats
 from app.store.figures import CacheStats, QueueStats
@@ -112,3 +113,18 @@ def test_deliveries_are_counted_and_what_waits_is_shown() -> None:  # R1.10
     assert counted == {"delivered": 1, "retry": 1, "dead": 0}
     assert value("greenroom_webhook_duration_seconds_sum", {"outcome": "retry"}) == 15
     assert (value("greenroom_webhook_pending"), value("greenroom_webhook_dead")) == (2, 1)
+
+
+def test_the_page_has_the_series_that_are_documented_and_no_birthdays() -> None:
+    metrics = Metrics()
+    metrics.observe_request("GET", "/tasks", 200, 0.1)
+    metrics.tasks.count_events([])
+    page, _ = metrics.render()
+    assert b'greenroom_http_request_duration_seconds_count{method="GET",route="/tasks",status="200"} 1.0' in page
+    assert b"_created" not in page
+    families = list(text_string_to_metric_families(page.decode()))
+    assert len(families) > 20
+    for family in families:
+        assert family.documentation, family.name
+        if family.type == "counter":
+            assert {sample.name for sample in family.samples} <= {f"{family.name}_total"}
