@@ -11,7 +11,7 @@ from app.store.errors import SchemaTooNew
 HEAD = "0009"
 """The newest revision. Kept here as well as in `migrations/`, so that an ordinary start need not import alembic."""
 
-KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", HEAD})
+KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", HEAD})
 """All revisions that this version can upgrade from."""
 
 _VERSION = table("alembic_version", column("version_num"))
