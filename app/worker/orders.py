@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 from app.retry.taxonomy import Failure
-
-_ALL = 4096
+from app.worker.bell import Bell
 
 
 class Orders:
-    """Given from any thread, heeded by the attempt's own, which waits on `bell`."""
+    """Given from any thread, heeded by the attempt's own, which waits on `bell`. No call waits."""
 
     def __init__(self) -> None:
-        self.bell, self._writer = os.pipe()
-        """A descriptor that becomes readable when something was ordered."""
+        """Raises OSError where there is no descriptor to have."""
+        self._bell = Bell()
         self._lock = threading.Lock()
         self._ending: Failure | None = None
         self._closed = False
+
+    @property
+    def bell(self) -> int:
+        """A descriptor that becomes readable when something was ordered."""
+        return self._bell.handle
 
     @property
     def ending(self) -> Failure | None:
@@ -26,25 +29,22 @@ class Orders:
         return self._ending
 
     def end(self, failure: Failure) -> None:
-        """Order the end; the first order counts, and none does once the attempt is over. Returns at once."""
+        """Order the end; the first order counts, and none does once the attempt is over."""
         with self._lock:
             if self._ending is None and not self._closed:
                 self._ending = failure
-                os.write(self._writer, b"x")
+        self._bell.ring()
 
     def nudge(self) -> None:
-        """Have the thread look again. Returns at once."""
-        with self._lock:
-            if not self._closed:
-                os.write(self._writer, b"x")
+        """Have the thread look again."""
+        self._bell.ring()
 
     def heard(self) -> None:
-        """Silence the bell, which must be ringing."""
-        os.read(self.bell, _ALL)
+        """Silence the bell."""
+        self._bell.silence()
 
     def close(self) -> None:
         """The attempt is over."""
         with self._lock:
             self._closed = True
-            os.close(self.bell)
-            os.close(self._writer)
+        self._bell.close()

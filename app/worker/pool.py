@@ -7,7 +7,6 @@ parent-death signal, which follows the thread that made a process, means the dea
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from app.health.gpu import holds_memory
 from app.retry.taxonomy import Failure
 from app.tiers.tiers import DEVICES
 from app.worker import wire
+from app.worker.bell import Bell
 from app.worker.launch import CHILD, Served
 from app.worker.slot import OutputSink
 from app.worker.slot_lifecycle import RECONFIGURED, PoolObserver, SlotLifecycle
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 _IDLE_STOP_S = 3.0
 """An idle process asked to leave needs only its interpreter's exit."""
+_FAULT_PAUSE_S = 1.0
+"""Pause of a supervisor whose round raised."""
 
 
 def _can_start(slot: Slot) -> bool:
@@ -80,7 +82,7 @@ class LocalPool:
             module=module,
         )
         self._condition = threading.Condition()
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._bell = Bell()
         self._stopping = False
         self._on_idle: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._supervise, name="pool", daemon=True)
@@ -130,7 +132,7 @@ class LocalPool:
                     slot.retiring, slot.leaving = RECONFIGURED, gone
             staying = {slot.name for slot in self._slots if not slot.leaving}
             self._slots += [Slot(plan) for plan in plans if plan.name not in staying]
-        self._wake()
+        self._bell.ring()
 
     def release(self, slot: Slot, *, task_id: str, failure: Failure | None, poisoned: str = "") -> None:
         """Give a slot back after an attempt of `task_id` that ended with `failure` (None: it served).
@@ -142,13 +144,13 @@ class LocalPool:
             self._lifecycle.job_ended(slot, task_id, failure, poisoned)
         if slot.state is SlotState.IDLE:
             self._on_idle()
-        self._wake()
+        self._bell.ring()
 
     def put_back(self, slot: Slot) -> None:
         """Return an acquired slot that was not used after all; nobody is told."""
         with self._condition:
             slot.state = SlotState.IDLE
-        self._wake()
+        self._bell.ring()
 
     def retire(self, pid: int, reason: str) -> bool:
         """Replace a process that works but should not go on, after its current job; False if it is gone already."""
@@ -161,7 +163,7 @@ class LocalPool:
             slot.retiring = reason
             if slot.state is SlotState.IDLE:
                 self._lifecycle.replace(slot, reason)
-        self._wake()
+        self._bell.ring()
         return True
 
     def slots(self) -> list[Slot]:
@@ -185,7 +187,7 @@ class LocalPool:
             if self._stopping:
                 return
             self._stopping = True
-        self._wake()
+        self._bell.ring()
         if self._thread.is_alive():
             self._thread.join()
         everything = [*self._slots, *self._spares]
@@ -198,34 +200,71 @@ class LocalPool:
                 slot.process.dispose()
                 slot.process = None
             slot.state = SlotState.STOPPED
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        self._bell.close()
 
     # -- the supervisor ---------------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        os.write(self._wake_writer, b"x")
 
     def _became_idle(self, slot: Slot) -> None:
         if slot not in self._spares:
             self._on_idle()
 
     def _supervise(self) -> None:
-        while True:
+        going = True
+        while going:
+            try:
+                going = self._round()
+            except Exception:
+                # With this thread all its processes would die, and none would follow.
+                log.exception("pool_error")
+                wait([self._bell.handle], _FAULT_PAUSE_S)
+
+    def _round(self) -> bool:
+        """Move all slots on and wait for something to do; False once the pool stops."""
+        with self._condition:
+            if self._stopping:
+                return False
+            now = time.monotonic()
+            self._slots = [slot for slot in self._slots if not self._lifecycle.has_left(slot)]
+            for slot in self._slots:
+                self._advance(slot, now, self._spares)
+            if self._spares_may_start():
+                for spare in self._wanted_spares():
+                    self._advance(spare, now, ())
+            unclean = [s for s in (*self._slots, *self._spares) if self._lifecycle.is_unclean(s) and s.clear_at <= now]
+            watched, timeout = self._watched(now)
+        for slot in unclean:
+            self._clear(slot)
+        ready = [] if unclean else wait(watched, timeout)
+        if self._bell.handle in ready:
+            self._bell.silence()
+        return True
+
+    def _advance(self, slot: Slot, now: float, spares: Sequence[Slot]) -> None:
+        try:
+            self._lifecycle.advance(slot, now, spares)
+        except Exception as error:  # noqa: BLE001 - one slot's fault must not keep the others waiting
+            self._lifecycle.faulted(slot, error)
+
+    def _clear(self, slot: Slot) -> None:
+        """End the process that a slot is done with, and see whether its device is free.
+
+        Without the condition: a wedged device holds its process, and its driver whoever asks, for as long as it likes.
+        Nobody else touches a process that is done with.
+        """
+        process = slot.process
+        pid = slot.ghost_pid if process is None else process.pid
+        assert pid is not None
+        try:
+            if process is not None:
+                process.kill()
+                process.dispose()
+            held = self._lifecycle.is_held(slot, pid)
+        except Exception as error:  # noqa: BLE001 - as above
             with self._condition:
-                if self._stopping:
-                    return
-                now = time.monotonic()
-                self._slots = [slot for slot in self._slots if not self._lifecycle.has_left(slot)]
-                for slot in self._slots:
-                    self._lifecycle.advance(slot, now, self._spares)
-                if self._spares_may_start():
-                    for spare in self._wanted_spares():
-                        self._lifecycle.advance(spare, now)
-                watched, timeout = self._watched(now)
-            ready = wait(watched, timeout)
-            if self._wake_reader in ready:
-                os.read(self._wake_reader, 4096)
+                self._lifecycle.faulted(slot, error)
+            return
+        with self._condition:
+            self._lifecycle.cleared(slot, pid, held=held)
 
     def _wanted_spares(self) -> list[Slot]:
         """The spares of groups that serve some tier, and what is left of others."""
@@ -238,11 +277,13 @@ class LocalPool:
 
     def _watched(self, now: float) -> tuple[list[int], float]:
         """File descriptors that tell of a change, and seconds until the next timed one."""
-        watched: list[int] = [self._wake_reader]
+        watched: list[int] = [self._bell.handle]
         due = [now + 60.0]
         spares = self._wanted_spares() if self._spares_may_start() else []
         for slot in (*self._slots, *spares):
-            if slot.process is None:
+            if self._lifecycle.is_unclean(slot):
+                due.append(slot.clear_at)
+            elif slot.process is None:
                 due.append(slot.start_at)
             elif slot.state is SlotState.STARTING:
                 watched += [slot.process.sentinel, slot.process.events.fileno()]

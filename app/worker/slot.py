@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from multiprocessing.connection import Pipe, wait
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from secrets import token_hex
 
@@ -49,41 +49,57 @@ class SlotProcess:
     """One generation of a slot. Not reusable: after `dispose` a new one is made."""
 
     def __init__(self, spec: ChildSpec, sink: OutputSink, owner: str, *, module: str = CHILD) -> None:
-        """`owner`: the node. `module`: what the process runs. Raises OSError if no process can be made."""
+        """`owner`: the node. `module`: what the process runs.
+
+        Raises OSError, or RuntimeError for want of a thread, if no process can be made; nothing is left of it then.
+        """
         self.slot = spec.slot
         """The slot that it serves; changes when a spare takes over."""
-        self._block = ProgressBlock()
         self._stack_file = Path(spec.stack_file)
         self._stack_file.parent.mkdir(parents=True, exist_ok=True)
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._sink = sink
         self._send_lock = threading.Lock()
         self._mark = f"{owner}/{spec.slot}/{token_hex(8)}"
-        command_reader, self._commands = Pipe(duplex=False)
-        self.events, event_writer = Pipe(duplex=False)
-        self._frames = FrameReader(self.events)
-        self._output, output_writer = Pipe(duplex=False)
-        inherited = (self._block.handle, command_reader.fileno(), event_writer.fileno())
+        with contextlib.ExitStack() as undo:
+            self._block = undo.enter_context(contextlib.closing(ProgressBlock()))
+            command_reader, self._commands = _pipe(undo)
+            self.events, event_writer = _pipe(undo)
+            self._frames = FrameReader(self.events)
+            self._output, output_writer = _pipe(undo)
+            inherited = (self._block.handle, command_reader.fileno(), event_writer.fileno())
+            self._sentinel: int | None
+            self._process, self._sentinel = self._begin(module, inherited, output_writer.fileno(), undo)
+            for end in (command_reader, event_writer, output_writer):
+                end.close()
+            with contextlib.suppress(BrokenPipeError):  # it is dead already: its sentinel tells the rest
+                self._commands.send_bytes(wire.encode(spec))
+            self._relay = threading.Thread(target=self._relay_output, name=f"output-{spec.slot}", daemon=True)
+            self._relay.start()
+            undo.pop_all()
+
+    def _begin(
+        self, module: str, inherited: Sequence[int], output: int, undo: contextlib.ExitStack
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the process; it and its sentinel. Raises OSError; `undo` ends both."""
         # Unlike a pipe, no grandchild can hold a pidfd open past the death; once it is readable the exit code is there.
-        ends = () if hasattr(os, "pidfd_open") else os.pipe()
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        ends = [] if hasattr(os, "pidfd_open") else list(os.pipe())
+        undo.callback(_close, ends)
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command(module, *inherited),
             stdin=subprocess.DEVNULL,
-            stdout=output_writer.fileno(),
-            stderr=output_writer.fileno(),
+            stdout=output,
+            stderr=output,
             pass_fds=(*inherited, *ends[1:]),
             env={**os.environ, strays.MARK: self._mark},
             start_new_session=True,
         )
-        for handle in ends[1:]:
-            os.close(handle)
-        self._sentinel: int | None = ends[0] if ends else os.pidfd_open(self._process.pid)
-        for end in (command_reader, event_writer, output_writer):
-            end.close()
-        with contextlib.suppress(BrokenPipeError):  # it is dead already: its sentinel tells the rest
-            self._commands.send_bytes(wire.encode(spec))
-        self._relay = threading.Thread(target=self._relay_output, name=f"output-{spec.slot}", daemon=True)
-        self._relay.start()
+        undo.callback(_end, process)
+        if ends:
+            os.close(ends.pop())
+        else:
+            ends.append(os.pidfd_open(process.pid))
+        return process, ends[0]
 
     @property
     def pid(self) -> int:
@@ -235,4 +251,30 @@ class SlotProcess:
                 text = line.rstrip()
                 if text:
                     self._last_words.append(text)
-                    self._sink(self.slot, text)
+                    self._pass_on(text)
+
+    def _pass_on(self, line: str) -> None:
+        try:
+            self._sink(self.slot, line)
+        except Exception:
+            # Were nobody to read on, the process would fail, or wait for ever, at the next line that it writes.
+            log.exception("worker_line_not_relayed", slot=self.slot)
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[Connection, Connection]:
+    """A pipe's reading and writing end, which `undo` closes. Raises OSError."""
+    reader, writer = Pipe(duplex=False)
+    undo.callback(reader.close)
+    undo.callback(writer.close)
+    return reader, writer
+
+
+def _close(handles: Sequence[int]) -> None:
+    for handle in handles:
+        os.close(handle)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that has only just begun."""
+    process.kill()
+    process.wait()

@@ -1,6 +1,7 @@
 """The life of one slot on this machine, step by step: a process started, proven ready, replaced; a device that waits.
 
-`LocalPool` owns the slots and calls every method with its condition held, which guards them.
+`LocalPool` owns the slots and calls every method with its condition held, which guards them; but for `is_held`, which
+asks a driver and may take its time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _EXPECTED = frozenset({RECONFIGURED, *_YIELDED})
 """Reasons to replace a process that say nothing against the slot."""
 _GHOST_CHECK_S = 1.0
 """How often a device whose dead process still holds memory is looked at."""
+_FAULT_PAUSE_S = 1.0
+"""Pause after a step that raised, so that what stays broken does not keep a core busy."""
 
 
 class PoolObserver(Protocol):
@@ -42,7 +45,7 @@ class PoolObserver(Protocol):
 
 
 class SlotLifecycle:
-    """What becomes of slots. No call waits, but for the end of a process that was killed, and that briefly."""
+    """What becomes of slots. What has to be waited for, the end of a process and its device, is the pool's."""
 
     def __init__(
         self,
@@ -75,23 +78,50 @@ class SlotLifecycle:
         if slot.retiring and slot.state in (SlotState.STARTING, SlotState.IDLE):
             self.replace(slot, slot.retiring)
         process = slot.process
-        if slot.state in (SlotState.DOWN, SlotState.QUARANTINED) and process is not None:
-            slot.ghost_pid = process.pid
-            process.kill()
-            process.dispose()
-            slot.process = None
-        elif slot.state is SlotState.STARTING and process is not None:
+        if slot.leaving or self.is_unclean(slot):
+            return
+        if slot.state is SlotState.STARTING and process is not None:
             self._await_ready(slot, process, now)
         elif slot.state is SlotState.IDLE and process is not None and not process.is_alive():
             log.warning("idle_worker_died", slot=slot.name, how=name_exit(process.exitcode))
             self.replace(slot, "died idle")
-            self.advance(slot, now, spares)
-        served = slot.plan.group in self.serves
-        if served and slot.process is None and now >= slot.start_at and not self._is_haunted(slot, now):
+        elif process is None and slot.plan.group in self.serves and now >= slot.start_at:
             if slot.state is SlotState.DOWN:
                 self._adopt_spare(slot, spares)
             if slot.process is None:
                 self._start(slot, now)
+
+    def is_unclean(self, slot: Slot) -> bool:
+        """Whether a process that is done with, or what its device still holds of one, is in the way of the next."""
+        if slot.process is None:
+            return slot.ghost_pid is not None
+        done_with = slot.state in (SlotState.DOWN, SlotState.QUARANTINED)
+        return done_with or (slot.leaving and slot.state is not SlotState.BUSY)
+
+    def is_held(self, slot: Slot, pid: int) -> bool:
+        """Whether process `pid`, which is dead, still holds memory of the slot's GPU."""
+        device = slot.plan.cuda_visible_devices
+        return False if not device else self._holds_gpu_memory(device, pid)
+
+    def cleared(self, slot: Slot, pid: int, *, held: bool) -> None:
+        """The slot's process `pid` is gone. While its device is `held` by it, the device waits in quarantine."""
+        slot.process = None
+        slot.device_held = held
+        slot.ghost_pid = pid if held else None
+        if held:
+            slot.clear_at = time.monotonic() + _GHOST_CHECK_S
+            if slot.state is not SlotState.QUARANTINED:
+                device = slot.plan.cuda_visible_devices
+                log.error("gpu_memory_not_returned", slot=slot.name, device=device, pid=pid)
+                slot.state = SlotState.QUARANTINED
+
+    def faulted(self, slot: Slot, error: Exception) -> None:
+        """A step of the slot raised what no step should: it is told, and tried again in a moment."""
+        log.error("slot_error", slot=slot.name, error=repr(error), exc_info=error)
+        slot.last_failure = Failure(
+            FailureCode.INTERNAL, f"The slot {slot.name} could not be looked after: {error!r}. It is tried again."
+        )
+        slot.start_at = slot.clear_at = time.monotonic() + _FAULT_PAUSE_S
 
     def job_ended(self, slot: Slot, task_id: str, failure: Failure | None, poisoned: str) -> None:
         """A slot's process has done with an attempt; see `LocalPool.release`."""
@@ -123,28 +153,10 @@ class SlotLifecycle:
         log.error("device_quarantined", slot=slot.name, device=slot.plan.device, code=failure.code, seconds=seconds)
 
     def has_left(self, slot: Slot) -> bool:
-        """Whether a slot is no longer configured and free; its process is gone then."""
-        if not slot.leaving or slot.state is SlotState.BUSY:
+        """Whether a slot that is no longer configured is free and has no process any more."""
+        if not slot.leaving or slot.state is SlotState.BUSY or slot.process is not None:
             return False
-        if slot.process is not None:
-            slot.process.kill()
-            slot.process.dispose()
-            slot.process = None
         slot.state = SlotState.STOPPED
-        return True
-
-    def _is_haunted(self, slot: Slot, now: float) -> bool:
-        """Whether the dead process still holds memory of the GPU: then the device waits in quarantine."""
-        device = slot.plan.cuda_visible_devices
-        if not device or slot.ghost_pid is None or not self._holds_gpu_memory(device, slot.ghost_pid):
-            slot.ghost_pid = None
-            slot.device_held = False
-            return False
-        slot.device_held = True
-        if slot.state is not SlotState.QUARANTINED:
-            log.error("gpu_memory_not_returned", slot=slot.name, device=device, pid=slot.ghost_pid)
-            slot.state = SlotState.QUARANTINED
-        slot.start_at = now + _GHOST_CHECK_S
         return True
 
     def _adopt_spare(self, slot: Slot, spares: Sequence[Slot]) -> None:
@@ -176,7 +188,7 @@ class SlotLifecycle:
         slot.state = SlotState.STARTING
         try:
             slot.process = SlotProcess(spec, self._sink, self._owner, module=self._module)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no descriptor, no process or no thread is left to have
             self._start_failed(
                 slot, now, Failure(FailureCode.WORKER_START_FAILED, f"No process could be made: {error}")
             )
@@ -219,5 +231,3 @@ class SlotLifecycle:
         )  # fmt: skip
         self.replace(slot, "start failed")
         slot.state = SlotState.QUARANTINED
-        if slot.process is not None:
-            self.advance(slot, now)

@@ -64,6 +64,8 @@ class Slot:
         self.generation = 0
         self.ghost_pid: int | None = None
         """The last process, until its device is seen to be free of it."""
+        self.clear_at = 0.0
+        """When its last process is next seen to, monotonic seconds: ended, or its device asked whether it is free."""
         self.suspicion = Suspicion()
         self.device_held = False
         """`ghost_pid` was seen to hold memory of the device."""

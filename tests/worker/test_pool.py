@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ from app.tasks.ids import new_id
 from app.tiers.tiers import DEVICES
 from app.worker.launch import Served
 from app.worker.pool import LocalPool
+from app.worker.slot import SlotProcess
 from app.worker.slots import SlotPlan
 from tests.worker.conftest import WAIT_S, Observed
 
@@ -166,3 +169,148 @@ def test_spares_of_slots_that_serve_nothing_are_not_started_and_come_and_go_with
         assert made.group_size("last") == (1, 1, 1)
     finally:
         made.stop()
+
+
+@pytest.fixture
+def pool_of(tmp_path):
+    """Makes started pools of two slots with what is given; stops them at the end."""
+    made = []
+
+    def make(**given):
+        terms = {
+            "serves": {DEVICES: [Served("rehearsal", "rehearsal")]},
+            "run_dir": tmp_path,
+            "owner": new_id("node"),
+            "start_timeout_s": 60.0,
+            "sink": lambda slot, line: None,
+            "observer": Observed(),
+        }
+        made.append(LocalPool([SlotPlan(f"gpu-{n}", "cpu", f"GPU-{n}", 1) for n in range(2)], **(terms | given)))
+        made[-1].start(lambda: None)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def test_an_unforeseen_error_about_one_slot_ends_neither_the_supervisor_nor_the_other_slot(pool_of):
+    asked = []
+
+    def broken_once(device, pid):
+        asked.append((device, pid))
+        if len(asked) == 1:
+            raise LookupError("a driver with a surprise")
+        return False
+
+    pool = pool_of(holds_gpu_memory=broken_once)
+    first, second = pool.slots()
+    until(lambda: first.state.value == second.state.value == "idle")
+    dead = first.process.pid
+    os.kill(dead, signal.SIGKILL)
+    until(lambda: asked)
+    until(lambda: first.state.value == "idle" and first.process.pid != dead)
+    assert second.state.value == "idle"
+    assert second.process.is_alive()
+    assert asked == [("GPU-0", dead), ("GPU-0", dead)]
+
+
+def test_a_slot_that_cannot_be_looked_after_says_why(pool_of):
+    def broken(device, pid):
+        raise LookupError("a driver with a surprise")
+
+    pool = pool_of(holds_gpu_memory=broken)
+    slot = pool.slots()[0]
+    until(lambda: slot.state.value == "idle")
+    os.kill(slot.process.pid, signal.SIGKILL)
+    until(lambda: slot.last_failure is not None)
+    assert "a driver with a surprise" in slot.last_failure.message
+
+
+def test_a_driver_that_hangs_holds_up_nobody_but_its_own_slot(pool_of):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hangs(device, pid):
+        asked.set()
+        assert go_on.wait(WAIT_S)
+        return False
+
+    pool = pool_of(holds_gpu_memory=hangs)
+    first, second = pool.slots()
+    until(lambda: first.state.value == second.state.value == "idle")
+    os.kill(first.process.pid, signal.SIGKILL)
+    assert asked.wait(WAIT_S)
+    try:
+        with ThreadPoolExecutor(1) as caller:
+            taken = caller.submit(lambda: (pool.any_idle(), pool.slots(), pool.acquire()))
+            assert taken.result(timeout=10)[2] is second
+            pool.release(second, task_id="t", failure=None)
+    finally:
+        go_on.set()
+
+
+def test_a_process_that_does_not_die_holds_up_nobody(pool_of, monkeypatch):
+    dying, go_on, kill = threading.Event(), threading.Event(), SlotProcess.kill
+
+    def slowly(process):
+        dying.set()
+        assert go_on.wait(WAIT_S)
+        return kill(process)
+
+    pool = pool_of()
+    first, second = pool.slots()
+    until(lambda: first.state.value == second.state.value == "idle")
+    monkeypatch.setattr(SlotProcess, "kill", slowly)
+    assert pool.retire(first.process.pid, "memory over the limit")
+    assert dying.wait(WAIT_S)
+    try:
+        with ThreadPoolExecutor(1) as caller:
+            assert caller.submit(lambda: (pool.any_idle(), pool.acquire())).result(timeout=10)[1] is second
+            pool.release(second, task_id="t", failure=None)
+    finally:
+        go_on.set()
+
+
+def test_a_start_for_which_there_is_no_thread_leaves_nothing_and_is_tried_again(pool_of, monkeypatch):
+    refused, start = [], threading.Thread.start
+
+    def exhausted(thread):
+        if thread.name.startswith("output-") and len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    pool = pool_of()
+    first, second = pool.slots()
+    until(lambda: len(refused) == 2)
+    until(lambda: first.last_failure is not None and second.last_failure is not None)
+    assert "can't start new thread" in first.last_failure.message
+    assert psutil.Process().children() == []
+    assert psutil.Process().num_fds() <= before + 2, "the pool's own bell"
+    until(lambda: first.state.value == second.state.value == "idle")
+
+
+def test_a_reload_after_the_end_writes_into_nobodys_file(pool_of, tmp_path):
+    pool = pool_of()
+    pool.stop()
+    handles = [os.open(tmp_path / "mine", os.O_RDWR | os.O_CREAT) for _ in range(16)]
+    pool.reconfigure([], {})
+    assert (tmp_path / "mine").read_bytes() == b""
+    for handle in handles:
+        os.close(handle)
+
+
+def test_a_line_that_cannot_be_passed_on_does_not_stop_the_process_that_wrote_it(pool_of):
+    """With nobody to read on, its next line would fail, or wait for ever."""
+    lines = []
+
+    def broken(slot, line):
+        lines.append(line)
+        if len(lines) == 1:
+            raise TypeError("a line with a surprise")
+
+    pool = pool_of(sink=broken, module="tests.worker.talker")
+    until(lambda: all(slot.state.value == "idle" for slot in pool.slots()))
+    assert len(lines) >= 2000
