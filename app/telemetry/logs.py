@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_OWN = frozenset({"timestamp", "self", "method_name"})
+"""What a line of a process may call something, and this log cannot: it has its own time, and calls of these names."""
+
+
+class Unfailing:
+    """A stream for logs that never raises: a disk that is full, or a reader that is gone, costs lines and no work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", level: str = "info") -> None:
@@ -28,7 +48,7 @@ def configure_logging(log_format: Literal["auto", "json", "console"] = "auto", l
     structlog.configure(
         processors=[*shared, *tail, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -51,13 +71,11 @@ def relay_worker_line(slot: str, line: str, about: Mapping[str, Any]) -> None:
     log = structlog.get_logger("app.worker.output")
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets without end are text
         record = None
     if isinstance(record, dict) and isinstance(record.get("event"), str):
-        event = record.pop("event")
-        level = record.pop("level", "info")
-        record.pop("timestamp", None)
-        record = {**about, **record, "slot": slot}
+        event, level = record.pop("event"), str(record.pop("level", "info"))
+        record = {**about, **{name: value for name, value in record.items() if name not in _OWN}, "slot": slot}
         getattr(log, level if level in _LEVELS else "info")(event, **record)
     else:
         log.info("worker_output", **{**about, "slot": slot}, line=line)
