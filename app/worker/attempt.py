@@ -95,7 +95,6 @@ class Attempt:
         self._pool = pool
         self._judges = judges
         self._board = board
-        self._begun = board.begin(claim.tier)
         self._settler = settler
         self._observer = observer
         self._locate = locate
@@ -124,9 +123,20 @@ class Attempt:
         self._began_at = time.time()
         self.handed_over = threading.Event()
         """The process has its job, or will never get it."""
-        self.thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
+        self._thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
+        self._has_slot = True
+        self._begun = board.begin(claim.tier)
 
     # -- for others -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, in a thread of its own. Raises RuntimeError where there is none to have: then it never was."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._orders.close()
+            self._board.ended(self.claim.tier, self._begun, Failure(FailureCode.INTERRUPTED))
+            raise
 
     def order_end(self, failure: Failure) -> None:
         """End this attempt for `failure`; the first order counts. Returns at once."""
@@ -162,32 +172,48 @@ class Attempt:
         structlog.contextvars.bind_contextvars(
             task_id=task.id, attempt=self.claim.attempt, slot=self.slot.name, trace_id=task.trace_id
         )
+        with CleanupScope() as scope:
+            scope.add("leave the registry", self._leave)
+            scope.add("release the slot", self._release)
+            try:
+                self._drive(scope)
+            except Exception as error:
+                log.exception("attempt_thread_failed")
+                self._break_off(error, scope)
+
+    def _drive(self, scope: CleanupScope) -> None:
+        task = self.claim.task
+        if (failure := self._make_directory()) is not None:
+            self._settle(failure, scope)
+            return
+        scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
+        scope.add("end the strays", self._process.end_strays)
         try:
-            with CleanupScope() as scope:
-                scope.add("leave the registry", self._leave)
-                scope.add("release the slot", self._release)
-                if (failure := self._make_directory()) is not None:
-                    self._settle(failure, scope)
-                    return
-                scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
-                scope.add("end the strays", self._process.end_strays)
-                try:
-                    order = self._board.order(task, self.claim.tier)
-                except CodedError as error:
-                    self._settle(error.failure, scope)
-                    return
-                self._result_key = order.result_key
-                self._hand_over(order)
-                self.handed_over.set()
-                log.info("attempt_started", tier=self.claim.tier, waited_s=round(self._began_at - task.enqueued_at, 3))
-                monitor = self._monitor(order)
-                scope.add("stop the monitor", monitor.stop)
-                monitor.start()
-                outcome = self._conversation.hear_out()
-                self._settle(self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome, scope)
+            order = self._board.order(task, self.claim.tier)
+        except CodedError as error:
+            self._settle(error.failure, scope)
+            return
+        self._result_key = order.result_key
+        self._hand_over(order)
+        self.handed_over.set()
+        log.info("attempt_started", tier=self.claim.tier, waited_s=round(self._began_at - task.enqueued_at, 3))
+        monitor = self._monitor(order)
+        scope.add("stop the monitor", monitor.stop)
+        monitor.start()
+        outcome = self._conversation.hear_out()
+        self._settle(self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome, scope)
+
+    def _break_off(self, error: Exception, scope: CleanupScope) -> None:
+        """End what can not go on for a fault of ours. A process that may still be at work must not get another job."""
+        if self._has_slot:
+            self._conversation.abandon()
+        try:
+            self._settle(
+                Failure(FailureCode.INTERNAL, f"The service could not go on with the attempt: {error!r}"), scope
+            )
         except Exception:
             # The lease runs out and the task is rescued: nothing is lost, but it must be seen.
-            log.exception("attempt_thread_failed")
+            log.exception("attempt_not_settled")
 
     def _make_directory(self) -> Failure | None:
         """Make the attempt's directory, or the failure that this is: the host's, whatever the error looks like."""
@@ -279,10 +305,13 @@ class Attempt:
         return time.monotonic() - self.began
 
     def _release(self) -> None:
-        self._board.ended(self.claim.tier, self._begun, self._failure)
-        self._pool.release(
-            self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._conversation.poisoned
-        )
+        self._has_slot = False
+        try:
+            self._board.ended(self.claim.tier, self._begun, self._failure)
+        finally:
+            self._pool.release(
+                self.slot, task_id=self.claim.task.id, failure=self._failure, poisoned=self._conversation.poisoned
+            )
 
     def _leave(self) -> None:
         self.handed_over.set()

@@ -80,6 +80,11 @@ class Conversation:
             if kill_at is not None and time.monotonic() >= kill_at:
                 return self._kill()
 
+    def abandon(self) -> None:
+        """Nobody will hear it out: end the process, if it is not ended already."""
+        self.poisoned = self.poisoned or "the attempt broke off"
+        self._process.kill()
+
     @property
     def _ending(self) -> Failure | None:
         return self._orders.ending

@@ -16,6 +16,7 @@ import structlog
 
 from app.failpoints import hit
 from app.retry.taxonomy import Failure, FailureCode
+from app.store.creation import as_error
 from app.store.errors import StoreUnavailable
 from app.store.interface import Store
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
@@ -32,6 +33,9 @@ _SWEEP_S = 1.0
 database may have queued a task, or died."""
 _STORE_PAUSE_S = 0.5
 """Pause after the database could not be reached, so that the loop does not spin."""
+
+_FAULT_PAUSE_S = 1.0
+"""Pause after an error that was not foreseen, whatever is announced meanwhile: what stays broken must not spin."""
 
 _EARLY_CANCELS = 1000
 """Remembered cancels of tasks that do not run here (yet): one may come between a claim and its registration."""
@@ -189,7 +193,7 @@ class Dispatcher:
                 continue
             except Exception:
                 log.exception("dispatcher_error")
-                self._wake.wait(_STORE_PAUSE_S)
+                self._draining.wait(_FAULT_PAUSE_S)
                 continue
             self._sleeps_until = sweep_at
             self._wake.wait(max(0.0, sweep_at - time.time()))
@@ -251,11 +255,21 @@ class Dispatcher:
         return True
 
     def _run(self, claim: Claim, slot: Slot) -> None:
-        attempt = self._make_attempt(claim, slot, self._done)
-        with self._lock:
-            self._running[claim.task.id] = attempt
-            cancelled = claim.task.id in self._early_cancels
-        attempt.thread.start()
+        attempt = None
+        try:
+            attempt = self._make_attempt(claim, slot, self._done)
+            with self._lock:
+                self._running[claim.task.id] = attempt
+                cancelled = claim.task.id in self._early_cancels
+            attempt.start()
+        except Exception as error:
+            # No descriptor or no thread is left to have: slot and task wait for better times.
+            if attempt is not None:
+                self._done(attempt)
+            self._pool.put_back(slot)
+            text = f"The attempt could not begin: {error!r}"
+            self._store.end_attempt(claim, "requeue", error=as_error(Failure(FailureCode.INTERRUPTED, text)))
+            raise
         # The slot stands idle until then: it goes before whatever this thread would compute.
         attempt.handed_over.wait(_COURTESY_S)
         if cancelled:

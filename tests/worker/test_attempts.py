@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import signal
@@ -16,7 +17,10 @@ from app.cleanup import scope
 from app.store.errors import StoreUnavailable
 from app.store.records import Verdict
 from app.tasks.status import Status
+from app.worker import attempt as attempts
 from app.worker import dispatcher
+from app.worker.board import TierBoard
+from app.worker.conversation import Conversation
 
 
 def leftovers(bench) -> list[str]:
@@ -515,3 +519,78 @@ def test_a_task_that_falls_due_before_the_next_look_is_started_when_it_does(benc
     ended = node.until_ended(sooner)
     assert ended.status is Status.SUCCEEDED
     assert ended.started_at >= ended.not_before
+
+
+def test_an_attempt_for_which_no_descriptor_is_left_gives_slot_and_task_back(bench, submit, monkeypatch):
+    calls, ring = [], attempts.Orders.__init__
+
+    def exhausted(orders):
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        ring(orders)
+
+    monkeypatch.setattr(attempts.Orders, "__init__", exhausted)
+    node = bench()
+    task = node.until_ended(submit())
+    assert task.status is Status.SUCCEEDED
+    assert [attempt.outcome for attempt in task.attempts] == ["interrupted", "succeeded"]
+    assert "Too many open files" in task.attempts[0].error["message"]
+    assert task.retries == 0, "it is not charged"
+    assert [view.running for view in node.board.views() if view.name == "rehearsal"] == [0]
+
+
+def test_an_attempt_for_which_no_thread_is_left_gives_slot_and_task_back(bench, submit, monkeypatch):
+    refused, start = [], threading.Thread.start
+
+    def exhausted(thread):
+        if thread.name.startswith("attempt-") and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", exhausted)
+    node = bench()
+    task = node.until_ended(submit())
+    assert task.status is Status.SUCCEEDED
+    assert [attempt.outcome for attempt in task.attempts] == ["interrupted", "succeeded"]
+    assert "can't start new thread" in task.attempts[0].error["message"]
+    assert node.dispatcher.running_count() == 0
+    assert [view.running for view in node.board.views() if view.name == "rehearsal"] == [0]
+
+
+def test_an_attempt_that_breaks_off_says_why_and_leaves_no_process_at_work(bench, submit, monkeypatch):
+    broken, hear_out = [], Conversation.hear_out
+
+    def breaks_once(conversation):
+        if not broken:
+            broken.append(node.pid())
+            node.until_moving(task_id)
+            raise LookupError("a surprise of our own")
+        return hear_out(conversation)
+
+    monkeypatch.setattr(Conversation, "hear_out", breaks_once)
+    node = bench(lease_s=3600.0)
+    task_id = submit(frame_s=0.02)
+    task = node.until_ended(task_id)
+    assert task.status is Status.SUCCEEDED
+    assert codes(task) == ["INTERNAL", None], "no other attempt pays for it, and no lease has to run out"
+    assert "a surprise of our own" in task.attempts[0].error["message"]
+    assert not psutil.pid_exists(broken[0])
+    assert leftovers(node) == []
+
+
+def test_an_attempt_whose_thread_dies_while_it_is_written_down_frees_its_slot(bench, submit, monkeypatch):
+    seen, ended = [], TierBoard.ended
+
+    def breaks_once(board, *told):
+        ended(board, *told)
+        if not seen:
+            seen.append(told)
+            raise LookupError("a surprise of our own")
+
+    monkeypatch.setattr(TierBoard, "ended", breaks_once)
+    node = bench()
+    assert node.until_ended(submit()).status is Status.SUCCEEDED
+    node.until_idle()
+    assert node.until_ended(submit()).status is Status.SUCCEEDED
