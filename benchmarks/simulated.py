@@ -12,7 +12,7 @@ from app.api.resource import Holds, waiting
 from app.forecast.queueing import Stand
 from app.render.contract import Phase
 from app.service.foresight import Foresight
-from app.store.figures import QueuedWork, RenderedWork, RunningWork, Workload
+from app.store.figures import QueuedWork, RenderedWork, RunningWork, WorkInputs, Workload
 from app.store.records import InputRef, TaskRecord
 from app.tasks.rank import rank
 from app.tasks.status import Status
@@ -144,7 +144,7 @@ class World:
         waits = sorted(self.queue, key=place)
         head = tuple(_queued(job) for job in waits[:queued])
         runs = tuple(
-            RunningWork(job.record.id, self.owner, job.kind.tier, job.started, **_inputs(job))
+            RunningWork(job.record.id, self.owner, job.kind.tier, job.started, _inputs(job))
             for job in self.rendering.values()
         )
         return Workload(self.now, tuple(done), runs, head, max(len(waits) - queued, 0))
@@ -203,7 +203,7 @@ class World:
         facts: dict[str, Any] = {"last_frame_at": self.now - job.after} if job.kind.frames else {}
         if job.kind.source == "video" and job.kind.analysis_s:
             facts["analysis_cached"] = job.warm
-        work = RenderedWork(job.record.id, 1, job.kind.tier, job.started, self.now, facts, **_inputs(job))
+        work = RenderedWork(job.record.id, 1, job.kind.tier, job.started, self.now, facts, _inputs(job))
         self.rendered.append((self.now, work))
 
     def expect(self, job: Job) -> tuple[float | None, int]:
@@ -264,15 +264,10 @@ def place(job: Job) -> tuple[float, str]:
     return rank(job.record.enqueued_at, job.record.priority), job.record.id
 
 
-def _inputs(job: Job) -> dict[str, Any]:
+def _inputs(job: Job) -> WorkInputs:
     task = job.record
-    return {
-        "source_sha256": task.source.sha256,
-        "source": task.source.media,
-        "audio": task.audio.media,
-        "options": task.options,
-    }
+    return WorkInputs(task.source.sha256, task.source.media, task.audio.media, task.options)
 
 
 def _queued(job: Job) -> QueuedWork:
-    return QueuedWork(*place(job), job.record.route, job.record.client, **_inputs(job))
+    return QueuedWork(*place(job), job.record.route, job.record.client, _inputs(job))

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from app.forecast.durations import Durations, Expected, Work, work_of
-from app.store.figures import QueuedWork, RenderedWork, RunningWork
+from app.store.figures import RenderedWork, WorkInputs
 
 _KNOWN_MOST, _TEMPLATES_MOST, _TOLD_MOST = 4000, 10_000, 10_000
 
@@ -38,9 +38,9 @@ class Experience:
             if name in self._known:
                 return
             _keep(self._known, name, None, _KNOWN_MOST)
-            seen = rendered.facts.get("analysis_cached", rendered.source_sha256 in self._templates)
-            _keep(self._templates, rendered.source_sha256, None, _TEMPLATES_MOST)
-        work = _work(rendered.tier, rendered, seen=bool(seen))
+            seen = rendered.facts.get("analysis_cached", rendered.inputs.source_sha256 in self._templates)
+            _keep(self._templates, rendered.inputs.source_sha256, None, _TEMPLATES_MOST)
+        work = _work(rendered.tier, rendered.inputs, seen=bool(seen))
         took = max(rendered.ended_at - rendered.started_at, 1e-3)
         if observed:
             self._compare(rendered, took, self._durations.expect(work))
@@ -57,7 +57,7 @@ class Experience:
             lasted = max(rendered.ended_at - at, 1e-3)
             self._observer.eta_missed("submit", abs(eta_s - lasted) / lasted)
 
-    def expect(self, tier: str, of: RenderedWork | RunningWork | QueuedWork) -> Expected | None:
+    def expect(self, tier: str, of: WorkInputs) -> Expected | None:
         """What is expected of an attempt on a tier; None where none of that tier ever succeeded."""
         with self._lock:
             seen = of.source_sha256 in self._templates
@@ -70,7 +70,7 @@ class Experience:
                 _keep(self._told, task_id, (at, eta_s), _TOLD_MOST)
 
 
-def _work(tier: str, of: RenderedWork | RunningWork | QueuedWork, *, seen: bool) -> Work:
+def _work(tier: str, of: WorkInputs, *, seen: bool) -> Work:
     return work_of(tier, source=of.source, audio=of.audio, options=of.options, seen=seen)
 
 

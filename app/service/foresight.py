@@ -20,7 +20,7 @@ from app.forecast.spread import Spread, remaining
 from app.render.contract import Phase
 from app.service.experience import Experience, ForecastObserver
 from app.store.errors import StoreUnavailable
-from app.store.figures import QueuedWork, RunningWork, Workload
+from app.store.figures import QueuedWork, RunningWork, WorkInputs, Workload
 from app.store.interface import Store
 from app.store.records import TaskRecord
 from app.tasks.rank import PRIORITY_DEFAULT, rank
@@ -183,7 +183,7 @@ class Foresight:
         if attempt is not None and (reading := attempt.reading_if_there()) is not None:
             return self._here(attempt, reading)
         run = self._elsewhere.get(task_id)
-        expected = None if run is None else self._experience.expect(run.tier, run)
+        expected = None if run is None else self._experience.expect(run.tier, run.inputs)
         return None if run is None or expected is None else Running(expected.took, max(now - run.started_at, 0.0))
 
     def _last_of(self, task_ids: Sequence[str], now: float) -> float | None:
@@ -200,7 +200,7 @@ class Foresight:
 
     def _here(self, attempt: Attempt, reading: Reading) -> Running | None:
         elapsed = self._monotonic() - attempt.began
-        expected = self._experience.expect(attempt.claim.tier, _queued(attempt.claim.task))
+        expected = self._experience.expect(attempt.claim.tier, _inputs(attempt.claim.task))
         frames = None
         # What the process wrote before it heard of this attempt tells of another one.
         if reading.phase is Phase.RENDER and reading.since >= attempt.began:
@@ -233,7 +233,7 @@ class Foresight:
 
         def takes(tier: str) -> Spread | None:
             if tier not in expected:
-                found = self._experience.expect(tier, queued)
+                found = self._experience.expect(tier, queued.inputs)
                 expected[tier] = None if found is None else found.took
             return expected[tier]
 
@@ -246,16 +246,11 @@ class Foresight:
 
 
 def _queued(task: TaskRecord) -> QueuedWork:
-    return QueuedWork(
-        rank(task.enqueued_at, task.priority),
-        task.id,
-        task.route,
-        task.client,
-        task.source.sha256,
-        task.source.media,
-        task.audio.media,
-        task.options,
-    )
+    return QueuedWork(rank(task.enqueued_at, task.priority), task.id, task.route, task.client, _inputs(task))
+
+
+def _inputs(task: TaskRecord) -> WorkInputs:
+    return WorkInputs(task.source.sha256, task.source.media, task.audio.media, task.options)
 
 
 def _server(group: str, tier: str, running: Running | None) -> Server:

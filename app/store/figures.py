@@ -36,8 +36,20 @@ class TaskEnding:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkInputs:
+    """What goes into a render, as far as it tells how long that takes."""
+
+    source_sha256: str
+    source: dict[str, Any]
+    """What the probe found (`app.media.info.MediaInfo` as a dict)."""
+    audio: dict[str, Any]
+    """The same of the speech."""
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RenderedWork:
-    """What forecasts learn from: an attempt that succeeded. `source` and `audio` are what the probe found in them."""
+    """What forecasts learn from: an attempt that succeeded."""
 
     task_id: str
     attempt: int
@@ -45,10 +57,7 @@ class RenderedWork:
     started_at: float
     ended_at: float
     facts: dict[str, Any]
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
+    inputs: WorkInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +68,7 @@ class RunningWork:
     owner: str
     tier: str
     started_at: float
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
+    inputs: WorkInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,7 @@ class QueuedWork:
     task_id: str
     route: tuple[str, ...]
     client: str
-    source_sha256: str
-    source: dict[str, Any]
-    audio: dict[str, Any]
-    options: dict[str, Any]
+    inputs: WorkInputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ def test_what_was_rendered_tells_what_it_was_and_how_long_it_took(store: Store, 
     [done] = read(store).rendered
     assert (done.task_id, done.attempt, done.tier) == (task.id, 1, "warp")
     assert done.ended_at - done.started_at == 7
-    assert (done.facts, done.options) == ({"analysis_cached": True}, {"blinks": False})
-    assert (done.source_sha256, done.source) == (task.source.sha256, task.source.media)
-    assert done.audio == task.audio.media
+    assert (done.facts, done.inputs.options) == ({"analysis_cached": True}, {"blinks": False})
+    assert (done.inputs.source_sha256, done.inputs.source) == (task.source.sha256, task.source.media)
+    assert done.inputs.audio == task.audio.media
     assert read(store, since=clock.now).rendered == ()
 
 
