@@ -23,7 +23,7 @@ def test_the_worker_child_imports_neither_store_nor_api_and_torch_only_later(nam
 
 @pytest.mark.parametrize("name", ["torch", "cv2", "av", "PIL", "numpy", "alembic"])
 def test_the_service_imports_no_framework_and_no_codec(name):
-    assert name not in loaded_after("import app.service.service")
+    assert name not in loaded_after("import app.service.main")
 
 
 def test_the_commands_main_module_costs_a_spawned_worker_nothing():

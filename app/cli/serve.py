@@ -38,6 +38,6 @@ def serve(
         loaded = settings_from(flags, more, config)
         for name in loaded.unknown_variables:
             typer.echo(f"warning: the variable {name} names no setting and has no effect", err=True)
-        from app.service.service import run
+        from app.service.main import run
 
         raise typer.Exit(run(loaded.settings, lambda: settings_from(flags, more, config).settings))
