@@ -35,7 +35,7 @@ from evaluation.waves import shortened
 
 WITH_PAUSES = "german"
 DUBBED = 3  # faces
-STILL = {"blinks": False, "head_motion": 0.0}
+STILL = {"blinks": False, "head_motion": 0.0, "gaze": 0.0}
 SEALED = 0.04
 """Lips nearer than this, in distances of the outer eye corners, count as sealed: the mesh sees shut lips of photos up
 to 0.03 apart."""
@@ -60,8 +60,8 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Untouched:
-    """One face with blinks and movements off, against the same encode of the photo: PSNR outside the lower face in
-    dB; mean absolute difference of consecutive silent frames in the lower face, mouth excepted, in levels of 255, of
+    """One face with blinks, gaze and movements off, against the same encode of the photo: PSNR outside the lower face
+    in dB; mean absolute difference of consecutive silent frames in the lower face, mouth excepted, in levels of 255, of
     the video and of the photo's encode."""
 
     face: str
@@ -121,7 +121,7 @@ def dub(studio: Studio, face: str, photo: Path, audio: dict[str, Path], heard: V
 
 
 def left_alone(studio: Studio, face: str, photo: Path, audio: Path, heard: Voice) -> Untouched:
-    """Compare a render without blinks and movements with the photo as a video."""
+    """Compare a render without blinks, gaze and movements with the photo as a video."""
     result = studio.film(f"{face}-still", photo, audio, **STILL)
     frames = read_frames(result.path)
     picture = torch.from_numpy(load_image(photo))[: result.height, : result.width].contiguous()

@@ -15,7 +15,8 @@ from app.media.image import load_image
 from app.render.film.footage import LONGEST_SIDE
 from app.render.film.points import select
 from app.render.warp.animation import Animator
-from app.render.warp.compositor import Compositor, Gestures
+from app.render.warp.compositor import Compositor
+from app.render.warp.gestures import Gestures
 from app.render.warp.subject import Subject, read_subject, teeth_plate
 from evaluation.material import CPU, Studio, read_frames
 
@@ -35,6 +36,9 @@ SOUNDS = {
 """Articulation by what it stands for: jaw, width, protrusion, closure, labiodental, speech."""
 
 _LIDS = (0.0, 0.3, 0.6, 0.85, 1.0, 0.5)
+_GAZES = ((0, 0), (-3, 0), (3, 0), (-8, 0), (8, 0), (0, -4), (0, 5), (5, -3))
+"""Degrees to the right and down."""
+
 _MOMENTS = 9
 _LABEL = 18  # pixels of height
 
@@ -45,6 +49,7 @@ def of_parts(studio: Studio, faces: dict[str, Path], voice: Path) -> dict[str, P
     return {
         "mouths.jpg": stacked([mouths(studio, faces[name]) for name in names], list(SOUNDS), 150),
         "blinks.jpg": stacked([blinks(studio, faces[name]) for name in names], [f"{lid:.0%}" for lid in _LIDS], 220),
+        "gaze.jpg": stacked([gazes(studio, faces[name]) for name in names], [f"{a} {b}" for a, b in _GAZES], 170),
         "head_motion.jpg": stacked(
             [moved(studio, faces[name], motion, voice) for name in names[:1] for motion in (0.0, 0.6, 1.0)],
             [""] * 6,
@@ -69,9 +74,20 @@ def blinks(studio: Studio, photo: Path) -> list[Picture]:
     count = len(_LIDS)
     frames = picture.repeat(count, 1, 1, 1)
     face = Animator(subject.rest, 1.0).pose(torch.tensor(SOUNDS["rest"]).expand(count, -1))
-    acts = Gestures(torch.tensor(_LIDS), torch.zeros(count, 7))
+    acts = Gestures(torch.tensor(_LIDS), torch.zeros(count, 7), torch.zeros(count, 2))
     compositor.render_into(frames, torch.arange(count), _zeros(count), face, acts)
     return _cut(frames, subject, (-0.75, 0.75), (-1.15, -0.45))
+
+
+def gazes(studio: Studio, photo: Path) -> list[Picture]:
+    """The eyes as they look about."""
+    picture, subject, compositor = staged(studio, photo)
+    count = len(_GAZES)
+    frames = picture.repeat(count, 1, 1, 1)
+    face = Animator(subject.rest, 1.0).pose(torch.tensor(SOUNDS["rest"]).expand(count, -1))
+    acts = Gestures(torch.zeros(count), torch.zeros(count, 7), torch.deg2rad(torch.tensor(_GAZES, dtype=torch.float32)))
+    compositor.render_into(frames, torch.arange(count), _zeros(count), face, acts)
+    return _cut(frames, subject, (-0.64, 0.64), (-1.0, -0.55))
 
 
 def moments(frames: Tensor) -> list[Picture]:

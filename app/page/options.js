@@ -11,6 +11,8 @@ const CHOICES = [
     hint: "Photos only. 0 keeps the head still, 1 is lively." },
   { name: "blinks", label: "Blinks", kind: "select", start: true, hint: "Photos only.",
     values: [[true, "Natural"], [8, "Seldom"], [28, "Often"], [false, "None"]] },
+  { name: "gaze", label: "Looking about", kind: "range", min: 0, max: 1, step: 0.05, start: 0.5,
+    hint: "Photos only. 0 keeps the eyes fixed, 1 looks away as often as people do in conversation." },
   { name: "crop", label: "Shows", kind: "select", start: "none",
     values: [["none", "The whole picture"], ["face", "Head and shoulders"]] },
   { name: "quality", label: "Encoding", kind: "select", start: "standard",

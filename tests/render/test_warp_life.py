@@ -1,4 +1,4 @@
-"""What a portrait does besides speaking: blinks, movements of the head and the brows."""
+"""What a portrait does besides speaking: blinks, movements of the head and the brows. For gaze: test_warp_gaze."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from app.media.image import load_image
 from app.render.contract import RenderJob
 from app.render.film import points
 from app.render.warp.animation import Animator
-from app.render.warp.compositor import Compositor, Gestures
+from app.render.warp.compositor import Compositor
 from app.render.warp.eyewear import has_glasses
+from app.render.warp.gestures import Gestures
 from app.render.warp.life import BROWS, DOWN, NOD, RIGHT, TILT, TURN, Life, live
 from app.render.warp.renderer import WarpRenderer
 from app.render.warp.subject import Subject, teeth_plate
@@ -41,7 +42,7 @@ def lived(seconds: float, *, speaking: bool, seed: int = 1, blinks: float = 17.0
         articulation[:, SPEECH] = 1.0
         time = np.arange(rows) / 100
         loudness = (0.1 * (1 + np.sin(2 * np.pi * 4 * time)) * (1 + 0.5 * np.sin(2 * np.pi * 0.7 * time))).astype("f4")
-    return live(articulation, loudness, seed, blinks_per_minute=blinks, motion=motion)
+    return live(articulation, loudness, seed, blinks_per_minute=blinks, motion=motion, gaze=0.0)
 
 
 def blinks_of(life: Life) -> list[npt.NDArray[np.float32]]:
@@ -62,7 +63,7 @@ def test_blinks_have_a_natural_rate_and_length(seed: int) -> None:
 
 def test_every_blink_shows_shut_eyes_in_some_frame() -> None:
     life = lived(120, speaking=False)
-    lids, _ = life.at(0, 120 * 25, Fraction(25))
+    lids, _, _ = life.at(0, 120 * 25, Fraction(25))
     assert (np.diff((lids > 0.85).astype(int)) == 1).sum() == life.blinks
 
 
@@ -117,8 +118,8 @@ def test_movements_are_small_slow_and_begin_with_the_photo(seed: int) -> None:
 def test_life_does_not_depend_on_how_frames_are_batched(first: int, count: int, fps: int) -> None:
     life = lived(5, speaking=True)
     rate = Fraction(fps)
-    lids, moves = life.at(0, first + count, rate)
-    part_lids, part_moves = life.at(first, count, rate)
+    lids, moves, _ = life.at(0, first + count, rate)
+    part_lids, part_moves, _ = life.at(first, count, rate)
     assert np.allclose(part_lids, lids[first:], atol=1e-6)
     assert np.allclose(part_moves, moves[first:], atol=1e-6)
 
@@ -134,7 +135,7 @@ def act(picture: Tensor, subject: Subject, lids: list[float], moves: Tensor) -> 
     frames = picture.repeat(count, 1, 1, 1)
     compositor = Compositor(subject, teeth_plate(subject, picture, 0), CPU, picture)
     face = Animator(subject.rest, 1.0).pose(REST.expand(count, -1))
-    gestures = Gestures(torch.tensor(lids), moves)
+    gestures = Gestures(torch.tensor(lids), moves, torch.zeros(count, 2))
     compositor.render_into(frames, torch.arange(count), torch.zeros(count, dtype=torch.long), face, gestures)
     return frames
 
@@ -348,7 +349,8 @@ def test_the_default_seed_comes_from_the_inputs(
 def test_with_blinks_and_movements_off_only_the_lower_face_changes(renderer: WarpRenderer, tmp_path: Path) -> None:
     """Beyond the codec: 45 dB or more against the same encode of the photo."""
     photo = SAMPLES / "portrait.png"
-    facts = render(renderer, photo, SAMPLES / "speech.wav", tmp_path / "out", blinks=False, head_motion=0.0)
+    calm = {"blinks": False, "head_motion": 0.0, "gaze": 0.0}
+    facts = render(renderer, photo, SAMPLES / "speech.wav", tmp_path / "out", **calm)
     assert facts["blinks"] == 0
     frames = read_video(tmp_path / "out" / "output.mp4")
     still = torch.from_numpy(load_image(photo))

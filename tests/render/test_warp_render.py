@@ -95,7 +95,8 @@ def test_strength_scales_the_opening(
 def test_in_silence_the_face_rests(
     renderer: WarpRenderer, portrait: Path, tmp_path: Path, recorder: type[RecordingWriter]
 ) -> None:
-    render(renderer, portrait, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out", blinks=False, head_motion=0)
+    calm = {"blinks": False, "head_motion": 0.0, "gaze": 0.0}
+    render(renderer, portrait, write_silence(tmp_path / "a.wav", 1.0), tmp_path / "out", **calm)
     frames = torch.from_numpy(recorder.take())
     assert torch.equal(frames, frames[:1].expand_as(frames))
     assert lip_gaps(frames[:1]).max() < 0.04
@@ -238,6 +239,7 @@ def test_quality_names_trade_size_for_faithfulness(renderer: WarpRenderer, portr
         {"blinks": -1},
         {"blinks": "often"},
         {"head_motion": 1.5},
+        {"gaze": 1.5},
         {"seed": -3},
         {"crop": "mouth"},
         {"crop": [0, 0, 1]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from app.render.warp.aperture import Aperture, aperture, lower_side
 from app.render.warp.eyelids import Eyelids
 from app.render.warp.eyewear import eyes_show
 from app.render.warp.field import LATTICE_STEP, SplitField, inside_lips
+from app.render.warp.gestures import Gestures
 from app.render.warp.ground import Ground, ground_of, ground_of_still, planes
 from app.render.warp.interior import MouthView, paint
 from app.render.warp.lattice import Box, Lattice, extent
@@ -30,22 +31,6 @@ _MOUTH_MARGIN = 2 * LATTICE_STEP  # around the lips' inner contours: as far as a
 _EDGE = 0.007  # softness of the lips' inner edge, in units (at least a pixel)
 _FOLDS_MOVE = 0.25  # units that speech moves the skin at most
 _CHUNK_PIXELS = 800_000  # pixels of patches worked on at once: bounds memory, and what fits caches goes faster
-
-
-@dataclass(frozen=True)
-class Gestures:
-    """What B frames of a portrait do besides speaking: `lids` [B] 0 open .. 1 shut, `moves` [B, 7] (`life`)."""
-
-    lids: Tensor
-    moves: Tensor
-
-    def at(self, frames: Tensor, device: torch.device) -> Gestures:
-        """The gestures of the frames `frames` [N], on a device."""
-        return Gestures(self.lids[frames].to(device), self.moves[frames].to(device))
-
-    def part(self, frames: slice) -> Gestures:
-        """The gestures of some of the frames."""
-        return Gestures(self.lids[frames], self.moves[frames])
 
 
 class Compositor:
@@ -71,6 +56,12 @@ class Compositor:
     def can_blink(self) -> bool:
         """Whether this is a still picture with both eyes seen open."""
         return self._can_blink and self._lids is not None and self._lids.can_blink
+
+    @property
+    def can_look_about(self) -> bool:
+        """Whether this is a still picture with irises large and clear enough to be moved."""
+        ground = self._still_ground(True) if self.can_blink else None
+        return ground is not None and ground.eyes is not None
 
     def render_into(
         self, frames: Tensor, which: Tensor, numbers: Tensor, face: LowerFace, gestures: Gestures | None = None
@@ -126,13 +117,15 @@ class Compositor:
         box = self._mouth_box(mouth, ground, pose.scale, shift)
         near = lattice.dense(places, box)
         grid = self._grid(mouth, lattice, places, fields, near, box)
+        if gestures is not None and ground.eyes is not None and bool(gestures.gaze.any()):
+            ground.eyes.turn_in(grid, gestures.gaze, shift * float(pose.scale[0]))
         warped = _sampled(ground.source, grid)
         if ground.folds is not None:
             ground.folds.deepen(warped, grid, face, int((shift + _FOLDS_MOVE) * float(pose.scale[0])))
         parted = ((_lip_gaps(now) - PARTED_GAP) / 0.02).clamp(0, 1)
         self._fill(warped[:, :, box[0], box[1]], near, mouth, face, pose, ground.light.expand(frames), parted)
         if gestures is not None and bool((gestures.lids > 0).any()):
-            self._blink(warped, ground, places, gestures.lids, shift)
+            self._blink(warped, ground, places, gestures, shift)
         return warped.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     def _still_ground(self, moving: bool) -> Ground | None:
@@ -171,16 +164,19 @@ class Compositor:
         grid[:, box[0], box[1]] = torch.lerp(both[:, 0], both[:, 1], _side(mouth, near)[..., None])
         return grid
 
-    def _blink(self, warped: Tensor, ground: Ground, places: Tensor, lids: Tensor, shift: float) -> None:
+    def _blink(self, warped: Tensor, ground: Ground, places: Tensor, acts: Gestures, shift: float) -> None:
         assert self._lids is not None
         for number, box in enumerate(self._lids.boxes(ground.region, ground.lattice.at[0], shift)):
             patch = warped[:, :, box[0], box[1]]
             near = ground.lattice.dense(places, box)
 
-            def look(there: Tensor) -> Tensor:
-                return _sampled(ground.source, ground.lattice.sampling_at(there))
+            def look(there: Tensor, number: int = number) -> Tensor:
+                grid = ground.lattice.sampling_at(there)
+                return _sampled(
+                    ground.source, grid if ground.eyes is None else ground.eyes.turn(number, grid, acts.gaze)
+                )
 
-            self._lids.shut(number, patch, near, lids, look)
+            self._lids.shut(number, patch, near, acts.lids, look)
 
     def _fill(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from app.render.film.pose import HeadPose
 from app.render.film.region import Region
+from app.render.warp.eyeballs import Eyeballs, find_eyeballs
 from app.render.warp.eyewear import has_glasses
 from app.render.warp.folds import Folds, find_folds
 from app.render.warp.head_motion import HeadMotion
@@ -22,7 +23,8 @@ from app.render.warp.subject import Subject, TeethPlane
 @dataclass(frozen=True)
 class Ground:
     """`source` [B or 1, 3, h, w] 0..255 in the boxes of `region`, `lattice` over it, its light, and for portraits that
-    move the fields of unit movements [7, rows, columns, 2] at the knots (`life`). Of stills also the skin's `folds`."""
+    move the fields of unit movements [7, rows, columns, 2] at the knots (`life`). Of stills also the skin's `folds`,
+    and of those that move the `eyes`."""
 
     region: Region
     source: Tensor
@@ -30,6 +32,7 @@ class Ground:
     light: Light
     movements: Tensor | None = None
     folds: Folds | None = None
+    eyes: Eyeballs | None = None
 
 
 def ground_of(region: Region, patches: Tensor, pixels: Tensor, pose: HeadPose) -> Ground:
@@ -54,7 +57,8 @@ def ground_of_still(still: Tensor, subject: Subject, mask: LowerFaceMask, *, mov
     movements = head.fields(ground.lattice.knots[0])
     if has_glasses(planes(still, movements.device), pose, subject.rest.seen):
         movements[BROWS] = 0  # the rims would bend
-    return replace(ground, movements=movements)
+    eyes = find_eyeballs(pose, subject.pixels[0], region, ground.lattice)
+    return replace(ground, movements=movements, eyes=eyes)
 
 
 def _folds_of(ground: Ground, subject: Subject, mask: LowerFaceMask) -> Folds:

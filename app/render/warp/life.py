@@ -1,4 +1,4 @@
-"""What a portrait does besides speaking: blinks, small movements of the head, brows that go with the speech.
+"""What a portrait does besides speaking: blinks, a gaze that wanders, small movements of head and brows.
 
 All of it is drawn from one seed and from the speech, at 100 Hz and for the whole recording, before the first frame is
 made: so it does not depend on how frames are batched.
@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from app.render.warp.gaze import wander
 from app.speech.channels import ROWS_PER_SECOND, SPEECH, FloatArray
 
 NOD, TURN, TILT, RIGHT, DOWN, NEARER, BROWS = range(7)
@@ -43,34 +44,47 @@ Curve = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Life:
-    """Curves at 100 Hz: `lids` [m] 0 open .. 1 shut; `moves` [m, 7], see `NOD` and its neighbours; `blinks` counts."""
+    """Curves at 100 Hz: `lids` [m] 0 open .. 1 shut; `moves` [m, 7], see `NOD` and its neighbours; `gaze` [m, 2]
+    how far the eyes are turned in the head, in radians to the picture's right and down; `blinks` counts."""
 
     lids: FloatArray
     moves: FloatArray
+    gaze: FloatArray
     blinks: int
 
-    def at(self, first: int, count: int, rate: Fraction) -> tuple[FloatArray, FloatArray]:
-        """Lids [count] and movements [count, 7] in frames `first` to `first + count - 1`, at their middles."""
+    def at(self, first: int, count: int, rate: Fraction) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Lids [count], movements [count, 7] and gaze [count, 2] in frames `first` to `first + count - 1`, at their
+        middles."""
         times = (np.arange(first, first + count) + 0.5) / float(rate) * ROWS_PER_SECOND
         low = min(int(times[0]), len(self.lids) - 1)
         part = slice(low, int(times[-1]) + 2)
         rows = np.arange(low, low + len(self.lids[part]))
         lids = np.interp(times, rows, self.lids[part])
-        moves = np.stack([np.interp(times, rows, column) for column in self.moves[part].T], 1)
-        return lids.astype(np.float32), moves.astype(np.float32)
+        moves, gaze = (
+            np.stack([np.interp(times, rows, column) for column in curves[part].T], 1)
+            for curves in (self.moves, self.gaze)
+        )
+        return lids.astype(np.float32), moves.astype(np.float32), gaze.astype(np.float32)
 
 
-def live(articulation: FloatArray, loudness: FloatArray, seed: int, *, blinks_per_minute: float, motion: float) -> Life:
+def live(
+    articulation: FloatArray, loudness: FloatArray, seed: int, *, blinks_per_minute: float, motion: float, gaze: float
+) -> Life:
     """Make up the life of a portrait.
 
     articulation: [m, 6] at 100 Hz; loudness: [m] root mean square of the same instants; seed: any non-negative number;
-    motion: 0 none .. 1 lively. The same arguments give the same life.
+    motion: 0 none .. 1 lively; gaze: 0 fixed .. 1 looks away as often as people do. The same arguments give the same
+    life.
     """
     rows = max(1, len(articulation))
-    of_blinks, of_moves = (np.random.default_rng([seed, part]) for part in (1, 2))
+    of_blinks, of_moves, of_gaze = (np.random.default_rng([seed, part]) for part in (1, 2, 3))
     lids, count = _blinks(rows, of_blinks, blinks_per_minute)
     moves = _movements(articulation, loudness, of_moves) * motion if motion else np.zeros((rows, _MOVEMENTS))
-    return Life(lids.astype(np.float32), moves.astype(np.float32), count)
+    eyes = np.zeros((rows, 2))
+    if gaze:
+        eyes = wander(articulation[:, SPEECH], of_gaze, gaze) - moves[:, [TURN, NOD]]
+        eyes[:, 1] *= 1 - lids  # a shutting lid goes its own way
+    return Life(lids.astype(np.float32), moves.astype(np.float32), eyes.astype(np.float32), count)
 
 
 def _blinks(rows: int, random: np.random.Generator, per_minute: float) -> tuple[Curve, int]:

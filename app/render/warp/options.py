@@ -26,6 +26,8 @@ class WarpOptions(BaseModel):
     """Of a portrait: true for a natural rate, false for none, or how many a minute on average."""
     head_motion: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Of a portrait: how much head and brows move, 0 not at all, 1 lively."""
+    gaze: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of a portrait: how often the eyes look away from the viewer, 1 as in conversation; 0 leaves them fixed."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """What chance in blinks and movements starts from; null takes it from the content of the inputs."""
     crop: Literal["none", "face"] | Annotated[list[float], Field(min_length=4, max_length=4)] = "none"

@@ -20,7 +20,8 @@ from app.render.contract import RenderJob
 from app.render.film.footage import Footage
 from app.render.film.tracking import Track
 from app.render.warp.animation import Animator
-from app.render.warp.compositor import Compositor, Gestures
+from app.render.warp.compositor import Compositor
+from app.render.warp.gestures import Gestures
 from app.render.warp.life import Life, live
 from app.render.warp.options import WarpOptions
 from app.render.warp.subject import best_teeth_frame, read_subject, teeth_plate
@@ -80,8 +81,8 @@ class WarpPerformance:
         wanted = torch.from_numpy(self._voice.articulation(first, len(frames), self._rate))
         gestures = None
         if self._life is not None:
-            lids, moves = self._life.at(first, len(frames), self._rate)
-            gestures = Gestures(torch.from_numpy(lids), torch.from_numpy(moves))
+            lived = self._life.at(first, len(frames), self._rate)
+            gestures = Gestures(*(torch.from_numpy(curve) for curve in lived))
         at = torch.from_numpy(numbers)
         shown = self._present[at]
         free = self._amount[at] > 0
@@ -103,14 +104,15 @@ class WarpPerformance:
     def _lived(self, job: RenderJob, options: WarpOptions) -> Life | None:
         """What a portrait does besides speaking; None for one that does nothing."""
         blinks = options.blinks_per_minute if self._compositor.can_blink else 0.0
-        if not (blinks or options.head_motion):
+        gaze = options.gaze if options.gaze and self._compositor.can_look_about else 0.0
+        if not (blinks or options.head_motion or gaze):
             return None
         seed = options.seed
         if seed is None:
             digests = (job.source_sha256 or file_sha256(job.source)) + file_sha256(job.audio)
             seed = zlib.crc32(digests.encode())
-        voice = self._voice
-        return live(voice.curve, voice.loudness, seed, blinks_per_minute=blinks, motion=options.head_motion)
+        voice, motion = self._voice, options.head_motion
+        return live(voice.curve, voice.loudness, seed, blinks_per_minute=blinks, motion=motion, gaze=gaze)
 
 
 def _free(covered: Tensor) -> Tensor:
@@ -123,6 +125,6 @@ def _free(covered: Tensor) -> Tensor:
 
 def _moves(options: WarpOptions, still: bool) -> list[str]:
     """What of the picture may change."""
-    eyes = ["eyes"] if still and options.blinks_per_minute > 0 else []
+    eyes = ["eyes"] if still and (options.blinks_per_minute > 0 or options.gaze > 0) else []
     head = ["head"] if still and options.head_motion > 0 else []
     return ["lower_face", *eyes, *head]
