@@ -203,6 +203,7 @@ class EventHub:
                 log.warning("event_listener_dropped", task_id=listener.task_id, behind=BACKLOG)
             if not self._listeners and self._pulse is not None:
                 self._pulse.cancel()
+                self._pulse = None  # who comes before it has ended needs another one
 
     async def _past(self, listener: Listener, newest: int) -> Chunks:
         """What is in the database when it comes."""
@@ -257,17 +258,24 @@ class EventHub:
                 await asyncio.wait_for(self._behind.wait(), PULSE_S)
             self._behind.clear()
             try:
-                while page := await self._store.aevents(None, after=self._seen, limit=_PAGE):
-                    self._seen = max(self._seen, page[0].id - 1)  # those before it were purged
-                    self._tell(page)
-            except StoreUnavailable as error:
-                log.warning("event_stream_waits", error=str(error))
-            self._tell_progress()
+                await self._catch_up()
+                self._tell_progress()
+            except Exception:
+                # Whoever listens would hear nothing more, and not know it. The next beat tries again.
+                log.exception("event_stream_error")
             now = time.monotonic()
             for listener in self._listeners:
                 if now - listener.heard_at >= KEEP_ALIVE_S and not listener.pending:
                     listener.heard_at = now
                     listener.offer(_ALIVE)
+
+    async def _catch_up(self) -> None:
+        try:
+            while page := await self._store.aevents(None, after=self._seen, limit=_PAGE):
+                self._seen = max(self._seen, page[0].id - 1)  # those before it were purged
+                self._tell(page)
+        except StoreUnavailable as error:
+            log.warning("event_stream_waits", error=str(error))
 
     def _tell_progress(self) -> None:
         """Progress is no durable event and has no id: who comes late asks for the task."""

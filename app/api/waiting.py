@@ -97,6 +97,9 @@ class TaskWaiters:
                     self._wake([event.task_id for event in page if event.status in TERMINAL])
             except StoreUnavailable as error:
                 log.warning("waiting_requests_wait", error=str(error))
+            except Exception:
+                # Who waits would hear of no other process's commits any more. The next beat tries again.
+                log.exception("waiting_requests_error")
 
     def _on_commit(self, events: Sequence[EventRecord]) -> None:
         """In the writer's thread. Only ends wake: a long-poll has nothing to say before."""

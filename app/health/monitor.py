@@ -83,7 +83,7 @@ class Monitor:
         self._clock = clock
         self._stop = threading.Event()
         # Its lines in the log are about what those of whoever makes it are about.
-        watch = partial(contextvars.copy_context().run, self._watch)
+        watch = partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=watch, name=f"monitor-{name}", daemon=True)
 
     def start(self) -> None:
@@ -100,6 +100,14 @@ class Monitor:
         if self._deadline is None:
             return self._interval_s
         return max(0.0, min(self._interval_s, self._deadline - self._clock()))
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            # Unwatched, an attempt that hangs would hang for ever.
+            log.exception("monitor_failed")
+            self._verdict(Failure(FailureCode.INTERNAL, f"Nobody watched over it any more: {error!r}"))
 
     def _watch(self) -> None:
         health = Health.begin(self._look())

@@ -242,6 +242,70 @@ def test_a_reader_that_does_not_read_is_dropped_and_no_one_waits_for_it(tmp_path
     asyncio.run(scenario())
 
 
+def test_who_comes_in_the_moment_in_which_the_last_one_leaves_is_kept_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(stream, "PULSE_S", 0.01)
+
+    async def scenario() -> None:
+        store = open_store(tmp_path / "greenroom.db")
+        hub, first, second = stream.EventHub(store, StandInPool()), Peer(), Peer()
+        first.reads.set()
+        second.reads.set()
+        leaving = asyncio.create_task(
+            hub.serve(stream.Listener(None, frozenset(), None, first.send), first.receive, [])
+        )
+        await until(lambda: first.said)
+        answered, newest = asyncio.Event(), await store.alast_event_id()
+
+        async def in_a_moment() -> int:
+            await answered.wait()
+            return newest
+
+        monkeypatch.setattr(store, "alast_event_id", in_a_moment)
+        coming = asyncio.create_task(
+            hub.serve(stream.Listener(None, frozenset(), None, second.send), second.receive, [])
+        )
+        await asyncio.sleep(0)
+        first._complete.set()
+        answered.set()  # in the same turn of the loop: the pulse of the first is told to end, and has not yet
+        await leaving
+        await until(lambda: b": alive\n\n" in second.said)
+        hub.close()
+        await coming
+        store.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_unforeseen_error_of_one_beat_silences_no_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PULSE_S", 0.01)
+    failed = asyncio.Event()
+
+    class Broken(StandInPool):
+        def slots(self) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise LookupError("a surprise")
+            return super().slots()
+
+    async def scenario() -> None:
+        here, elsewhere = open_store(tmp_path / "greenroom.db"), open_store(tmp_path / "greenroom.db")
+        hub, peer = stream.EventHub(here, Broken()), Peer()
+        peer.reads.set()
+        serving = asyncio.create_task(hub.serve(stream.Listener(None, frozenset(), None, peer.send), peer.receive, []))
+        await asyncio.wait_for(failed.wait(), 30)
+        created = await elsewhere.acreate(new_task())  # of another process's commits only the beat tells
+        await until(lambda: any(created.task.id.encode() in chunk for chunk in peer.said))
+        hub.close()
+        await serving
+        here.close()
+        elsewhere.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_stream_whose_past_cannot_be_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def gone(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("disk I/O error")

@@ -15,7 +15,7 @@ import structlog
 
 from app.health.clocks import Limits, Look
 from app.health.monitor import Monitor
-from app.retry.taxonomy import FailureCode
+from app.retry.taxonomy import Failure, FailureCode
 from app.store.sql import open_store
 from app.telemetry.metrics import Metrics
 from tests.database import empty_database
@@ -209,3 +209,24 @@ def test_its_lines_in_the_log_say_whose_attempt_it_watches(attempt, watch):
         attempt.renewed.get(timeout=WAIT_S)
     assert [line["event"] for line in lines] == ["health_strike", "health_recovered"]
     assert {(line["task_id"], line["trace_id"]) for line in lines} == {("task_1", "ab" * 16)}
+
+
+def test_a_monitor_that_fails_ends_the_attempt_and_says_why(attempt, counted):
+    """Unwatched, an attempt that hangs would hang for ever."""
+    told: queue.Queue[Failure] = queue.Queue()
+    looks = iter([FRESH])  # the second look finds nothing: StopIteration
+    monitor = Monitor(
+        name="cpu-0",
+        look=lambda: next(looks),
+        renew=lambda: None,
+        verdict=told.put,
+        observer=counted.metrics.workers,
+        limits=Limits(3, {"render": 60.0}),
+        interval_s=INTERVAL_S,
+        deadline=None,
+    )
+    monitor.start()
+    failure = told.get(timeout=WAIT_S)
+    assert failure.code is C.INTERNAL
+    assert "StopIteration" in failure.message
+    monitor.stop()
