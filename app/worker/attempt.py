@@ -1,8 +1,8 @@
 """One attempt, from the claim to its settled end, in a thread of its own.
 
-It hands the job to a slot's process, hears it out, has the video judged where the process cannot, and writes the
-outcome under the claim's fence. The monitor beside it watches the clocks and gives verdicts; only this thread acts on
-the process.
+Whoever makes the attempt also hands its job to the slot's process. From then on only the thread acts on the process: it
+hears it out, has the video judged where the process cannot, and writes the outcome under the claim's fence. The monitor
+beside it watches the clocks and gives verdicts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AttemptObserver(HealthObserver, Protocol):
 
 
 class Attempt:
-    """One running attempt. `run` is its thread; `order_end` may be called from any thread."""
+    """One running attempt. `start` begins it; `order_end` may be called from any thread."""
 
     def __init__(
         self,
@@ -118,25 +118,50 @@ class Attempt:
         self._rendered_at: float | None = None
         """Since when its video is with the judges, monotonic seconds."""
         self._result_key: str | None = None
+        self._prepared: Order | Failure | Exception | None = None
+        self._made_directory = False
+        self._handed_over = False
         self._failure: Failure | None = None
         self.began = time.monotonic()
         self._began_at = time.time()
-        self.handed_over = threading.Event()
-        """The process has its job, or will never get it."""
-        self._thread = threading.Thread(target=self.run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"attempt-{claim.task.id}-{claim.attempt}", daemon=True)
         self._has_slot = True
         self._begun = board.begin(claim.tier)
 
     # -- for others -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, in a thread of its own. Raises RuntimeError where there is none to have: then it never was."""
+        """Hand the job over and start the thread, in this order: the process need not wait until a new thread has its
+        turn. What could wait for the process is left to the thread, and so is every failure.
+
+        Raises RuntimeError where there is no thread to have: then the attempt never was.
+        """
+        try:
+            self._prepared = self._prepare()
+        except Exception as error:  # noqa: BLE001 - the thread raises it where the slot is given back
+            self._prepared = error
         try:
             self._thread.start()
         except RuntimeError:
+            if self._handed_over:
+                self._conversation.abandon()
+            if self._made_directory:
+                shutil.rmtree(self._output_dir, ignore_errors=True)
             self._orders.close()
             self._board.ended(self.claim.tier, self._begun, Failure(FailureCode.INTERRUPTED))
             raise
+
+    def _prepare(self) -> Order | Failure:
+        if (failure := self._make_directory()) is not None:
+            return failure
+        self._made_directory = True
+        try:
+            order = self._board.order(self.claim.task, self.claim.tier)
+        except CodedError as error:
+            return error.failure
+        self._result_key = order.result_key
+        self._handed_over = self._conversation.begin(self._job(order), at_once=True)
+        return order
 
     def order_end(self, failure: Failure) -> None:
         """End this attempt for `failure`; the first order counts. Returns at once."""
@@ -166,7 +191,7 @@ class Attempt:
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Drive the attempt to its end. Never raises."""
         task = self.claim.task
         structlog.contextvars.bind_contextvars(
@@ -182,26 +207,25 @@ class Attempt:
                 self._break_off(error, scope)
 
     def _drive(self, scope: CleanupScope) -> None:
-        task = self.claim.task
-        if (failure := self._make_directory()) is not None:
-            self._settle(failure, scope)
-            return
-        scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
-        scope.add("end the strays", self._process.end_strays)
-        try:
-            order = self._board.order(task, self.claim.tier)
-        except CodedError as error:
-            self._settle(error.failure, scope)
-            return
-        self._result_key = order.result_key
-        self._hand_over(order)
-        self.handed_over.set()
-        log.info("attempt_started", tier=self.claim.tier, waited_s=round(self._began_at - task.enqueued_at, 3))
+        if self._made_directory:
+            scope.add("delete the attempt's directory", lambda: shutil.rmtree(self._output_dir))
+            scope.add("end the strays", self._process.end_strays)
+        prepared = self._prepared
+        if isinstance(prepared, Exception):
+            raise prepared
+        assert prepared is not None
+        self._settle(prepared if isinstance(prepared, Failure) else self._outcome(prepared, scope), scope)
+
+    def _outcome(self, order: Order, scope: CleanupScope) -> wire.Finished | Failure:
+        if not self._handed_over:
+            self._conversation.begin(self._job(order))
+        waited_s = self._began_at - self.claim.task.enqueued_at
+        log.info("attempt_started", tier=self.claim.tier, waited_s=round(waited_s, 3))
         monitor = self._monitor(order)
         scope.add("stop the monitor", monitor.stop)
         monitor.start()
         outcome = self._conversation.hear_out()
-        self._settle(self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome, scope)
+        return self._judged(outcome) if isinstance(outcome, wire.Rendered) else outcome
 
     def _break_off(self, error: Exception, scope: CleanupScope) -> None:
         """End what can not go on for a fault of ours. A process that may still be at work must not get another job."""
@@ -241,23 +265,21 @@ class Attempt:
             at_deadline=FailureCode.RENDER_TIMEOUT if nearer else FailureCode.DEADLINE_EXCEEDED,
         )
 
-    def _hand_over(self, order: Order) -> None:
+    def _job(self, order: Order) -> wire.Run:
         task = self.claim.task
         here = task.trace and self._tracing.below(task.trace, task.id, "attempt", self.claim.attempt)
-        self._conversation.begin(
-            wire.Run(
-                task_id=task.id,
-                attempt=self.claim.attempt,
-                tier=order.tier,
-                source=str(self._locate(task.source)),
-                source_sha256=task.source.sha256,
-                audio=str(self._locate(task.audio)),
-                output_dir=str(self._output_dir),
-                options=order.options,
-                batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
-                traceparent="" if here is None else here.traceparent,
-                trace_id=task.trace_id,
-            )
+        return wire.Run(
+            task_id=task.id,
+            attempt=self.claim.attempt,
+            tier=order.tier,
+            source=str(self._locate(task.source)),
+            source_sha256=task.source.sha256,
+            audio=str(self._locate(task.audio)),
+            output_dir=str(self._output_dir),
+            options=order.options,
+            batch_scale=0.5 ** self.claim.earlier.count(FailureCode.GPU_OOM),
+            traceparent="" if here is None else here.traceparent,
+            trace_id=task.trace_id,
         )
 
     def _judged(self, video: wire.Rendered) -> wire.Finished | Failure:
@@ -314,6 +336,5 @@ class Attempt:
             )
 
     def _leave(self) -> None:
-        self.handed_over.set()
         self._orders.close()
         self._on_done(self)

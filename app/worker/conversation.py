@@ -58,9 +58,12 @@ class Conversation:
         self.calls: list[tuple[str, float]] = []
         """What other servers were asked for, and the seconds that each took."""
 
-    def begin(self, job: wire.Run) -> None:
-        """Give the process its job. If it is gone, its sentinel tells."""
-        self._process.send(job)
+    def begin(self, job: wire.Run, *, at_once: bool = False) -> bool:
+        """Give the process its job; whether it has it. If it is gone, its sentinel tells.
+
+        `at_once`: only if that takes no waiting for the process (see `SlotProcess.send`).
+        """
+        return self._process.send(job, at_once=at_once)
 
     def hear_out(self) -> wire.Rendered | wire.Finished | Failure:
         """Wait for whatever ends the attempt: its word, its death, or an order to end."""

@@ -40,9 +40,6 @@ _FAULT_PAUSE_S = 1.0
 _EARLY_CANCELS = 1000
 """Remembered cancels of tasks that do not run here (yet): one may come between a claim and its registration."""
 
-_COURTESY_S = 0.02
-"""How long the dispatcher keeps still at most while an attempt hands its job over, which takes a fraction of it."""
-
 MakeAttempt = Callable[[Claim, Slot, Callable[[Attempt], None]], Attempt]
 
 
@@ -270,8 +267,6 @@ class Dispatcher:
             text = f"The attempt could not begin: {error!r}"
             self._store.end_attempt(claim, "requeue", error=as_error(Failure(FailureCode.INTERRUPTED, text)))
             raise
-        # The slot stands idle until then: it goes before whatever this thread would compute.
-        attempt.handed_over.wait(_COURTESY_S)
         if cancelled:
             attempt.order_end(Failure(FailureCode.CANCELLED))
 

@@ -15,6 +15,8 @@ import msgspec
 LIMIT = 16 * 1024 * 1024
 """Longest frame that is believed, bytes: the longest real one holds a traceback and some figures."""
 _LENGTH = struct.Struct("!i")
+HEADER_BYTES = _LENGTH.size
+"""What a frame is longer on the pipe than its message."""
 
 
 class BrokenFrame(msgspec.DecodeError):

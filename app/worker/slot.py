@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -22,7 +23,7 @@ import structlog
 
 from app.render.contract import Phase
 from app.worker import strays, wire
-from app.worker.frames import FrameReader
+from app.worker.frames import HEADER_BYTES, FrameReader
 from app.worker.launch import CHILD, ChildSpec, command
 from app.worker.shared import ProgressBlock, Reading
 
@@ -131,14 +132,29 @@ class SlotProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
 
-    def send(self, command: wire.Command) -> bool:
-        """Send a command; False if the process is gone (its sentinel tells the rest)."""
+    def send(self, command: wire.Command, *, at_once: bool = False) -> bool:
+        """Send a command; False if the process is gone (its sentinel tells the rest).
+
+        `at_once`: also False, and nothing sent, where this could wait until the process reads: for a long command, or
+        a pipe with others in it.
+        """
+        frame = wire.encode(command)
         try:
             with self._send_lock:
-                self._commands.send_bytes(wire.encode(command))
+                if at_once and not self._takes_at_once(frame):
+                    return False
+                self._commands.send_bytes(frame)
         except (OSError, ValueError):
             return False
         return True
+
+    def _takes_at_once(self, frame: bytes) -> bool:
+        if len(frame) + HEADER_BYTES > select.PIPE_BUF:
+            return False
+        poll = select.poll()
+        poll.register(self._commands, select.POLLOUT)
+        # Writable is a pipe into which `PIPE_BUF` bytes go at once.
+        return poll.poll(0) == [(self._commands.fileno(), select.POLLOUT)]
 
     def take(self) -> wire.Event | None:
         """The next event that is there as a whole, None when there is none. Never waits.
