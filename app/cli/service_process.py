@@ -54,15 +54,16 @@ class ServiceProcess:
         deadline = self._started + LIVE_WITHIN_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise self._failed(f"The service ended with {self._process.returncode} before it was up.")
+                raise self.failed(f"The service ended with {self._process.returncode} before it was up.")
             url = running_service(self.data_dir, self._process.pid)
             if url is not None and _answers(url):
                 self.url, self.live_after_s = url, time.monotonic() - self._started
                 return
             time.sleep(_LOOK_EVERY_S)
-        raise self._failed(f"The service was not up within {LIVE_WITHIN_S:g} s.")
+        raise self.failed(f"The service was not up within {LIVE_WITHIN_S:g} s.")
 
-    def _failed(self, message: str) -> CommandError:
+    def failed(self, message: str) -> CommandError:
+        """The error that says so, with the end of the service's log."""
         hint = "`greenroom doctor` looks for what is wrong on this machine."
         return CommandError("SERVICE_FAILED", f"{message} The end of its log:\n{self.log_tail()}", hint)
 

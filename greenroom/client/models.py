@@ -76,6 +76,9 @@ class Upload(TypedDict):
     sha256: str
     bytes: int
     name: str
+    created_at: str
+    expires_at: str
+    """Until when it is kept at least."""
 
 
 class Event(TypedDict):

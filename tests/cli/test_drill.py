@@ -14,7 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
+from app.cli.drill import stage
+from app.cli.drill.caller import Caller
 from app.cli.drill.command import _require_readiness
+from app.cli.drill.outside import kill_the_media_helper
 from app.cli.errors import CommandError
 from app.cli.service_process import ServiceProcess
 from tests.cli.conftest import PROJECT, Cli, clean_environment
@@ -92,6 +95,62 @@ def test_a_service_that_breaks_its_promises_fails(cli: Cli, tmp_path: Path) -> N
     [kept] = tmp_path.glob("greenroom-drill-*")  # the evidence
     assert "serving" in (kept / "service.log").read_text()
     assert str(kept) in done.stderr
+
+
+def test_a_service_that_never_starts_leaves_its_log(cli: Cli, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    fatal = "import os, sys\nif 'serve' in sys.orig_argv:\n    print('no such device', flush=True)\n    os._exit(3)\n"
+    (site / "sitecustomize.py").write_text(fatal)
+    env = {"PYTHONPATH": f"{site}{os.pathsep}{PROJECT}"}
+    done = cli("drill", *LIGHT, "--only", "no-face", "--folder", tmp_path, env=env)
+    assert done.returncode == 1
+    assert "error SERVICE_FAILED: The service ended with 3 before it was up." in done.stderr
+    [kept] = tmp_path.glob("greenroom-drill-*")
+    assert "no such device" in (kept / "service.log").read_text()
+    assert f"The folder of the service, with its log: {kept}" in done.stderr
+
+
+def test_a_service_that_dies_before_it_is_ready_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Dying(ServiceProcess):
+        def wait_live(self) -> None:
+            self._process.kill()
+            self._process.wait()
+
+    monkeypatch.setattr(stage, "ServiceProcess", Dying)
+    with pytest.raises(CommandError, match=r"ended before it was ready\. The end of its log:"):
+        stage.Stage(tmp_path, [], ready_within_s=60.0).start()
+
+
+def test_a_drill_whose_victim_is_not_there_says_so() -> None:
+    own = SimpleNamespace(services=[SimpleNamespace(family=list)])
+    seen = kill_the_media_helper(SimpleNamespace(stage=own, caller=None, terms=None))  # type: ignore[arg-type]
+    assert seen.wrong == ["the service has no process that opens media"]
+
+
+def test_doubled_tasks_are_looked_for_among_those_since_the_drill_began() -> None:
+    asked: list[dict[str, Any]] = []
+    with Caller("http://127.0.0.1:9") as caller:
+        known: list[dict[str, Any]] = []
+
+        def request(_method: str, _path: str, *, json: dict[str, Any], **_: Any) -> dict[str, str]:
+            known.extend({"id": task_id, "metadata": json["metadata"]} for task_id in ("task_1", "task_double"))
+            known.append({"id": "task_of_another", "metadata": {"drill": "another"}})
+            return {"id": "task_1"}
+
+        def tasks(**filters: Any) -> list[dict[str, Any]]:
+            asked.append(filters)
+            return known
+
+        caller.client = SimpleNamespace(  # type: ignore[assignment]
+            upload=lambda path: {"uri": f"upload:{path.name}", "created_at": "2026-01-31T12:00:00Z"},
+            request=request, tasks=tasks, close=lambda: None,
+        )  # fmt: skip
+        caller.hand_in({})
+        assert caller.strangers() == ["task_double"]
+    assert asked == [{"limit": 200, "created_after": "2026-01-31T12:00:00Z"}]
 
 
 def test_on_a_service_in_use_only_rehearsals_are_struck(cli: Cli, service: ServiceProcess) -> None:

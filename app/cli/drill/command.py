@@ -136,7 +136,7 @@ def _here(
         raise CommandError("OPTION_INVALID", f"--folder {str(parent)!r} is no folder.", exit_code=EXIT_INPUT)
     place = Path(tempfile.mkdtemp(prefix="greenroom-drill-", dir=parent))
     stage = Stage(place, flags, ready_within_s=settings.worker_start_timeout_s + _SPARE_S)
-    kept = keep
+    kept = True  # Whatever breaks it off, the log tells why.
     try:
         with _waiting("the service of the drill starts"):
             stage.start()
@@ -145,6 +145,9 @@ def _here(
         outcome.left += stage.close()
         outcome.left += [f"a lease of {task_id} is left" for task_id in stage.leases()]
         kept = keep or not outcome.passed
+    except KeyboardInterrupt:
+        kept = keep or not all(row.passed for row in outcome.rows)
+        raise
     finally:
         stage.abandon()
         if kept:

@@ -71,7 +71,9 @@ def _strike_one_of_two(scene: Scene, *, frozen: bool) -> Seen:
     others = scene.hand_in_beside()
     if caller.until_rendering(struck, terms.patience_s()) is None:
         return _never_rendered(scene, struck)
-    holder = next(service for service in stage.services if _holds(service, struck))
+    holder = next((service for service in stage.services if _holds(service, struck)), None)
+    if holder is None:
+        return Seen("nothing was struck", wrong=[f"no service has it in a slot: {verify.told(caller.task(struck))}"])
     other = second if holder is not second else next(s for s in stage.services if s is not second)
     family = holder.family()
     at = verify.now()
@@ -145,9 +147,11 @@ def kill_the_media_helper(scene: Scene) -> Seen:
     """SIGKILL of the process that opens media for the service."""
     caller, terms = scene.caller, scene.terms
     [service] = scene.stage.services
-    [helper] = [process for process in service.family() if _runs_module(process, "app.media.sandbox_child")][:1]
+    helpers = [process for process in service.family() if _runs_module(process, "app.media.sandbox_child")]
+    if not helpers:
+        return Seen("nothing was struck", wrong=["the service has no process that opens media"])
     at = verify.now()
-    helper.kill()
+    helpers[0].kill()
     task_ids = [caller.hand_in(PLAIN, **caller.upload()), *scene.hand_in_beside()]
     ended = {task_id: caller.until_ended(task_id, terms.patience_s()) for task_id in task_ids}
     seen = Seen(f"new inputs were taken in; {verify.told(ended[task_ids[0]])}")

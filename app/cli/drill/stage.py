@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import psutil
 
-from app.cli.errors import CommandError
 from app.cli.service_process import ServiceProcess
 
 OWN: dict[str, str] = {
@@ -61,11 +60,11 @@ class Stage:
         service = ServiceProcess(self._folder, *self._flags, *more, *where, name=name)
         self._made.append(service)
         service.wait_live()
-        if not until(lambda: is_ready(service.url), self._ready_within_s):
+        if not until(lambda: is_ready(service.url) or not service.runs, self._ready_within_s):
             reasons = httpx.get(f"{service.url}/health/ready", timeout=5.0).text
-            message = f"The service of the drill was not ready within {self._ready_within_s:g} s: {reasons}"
-            hint = "`greenroom doctor` looks for what is wrong on this machine."
-            raise CommandError("SERVICE_FAILED", f"{message}\n{service.log_tail()}", hint)
+            raise service.failed(f"The service of the drill was not ready within {self._ready_within_s:g} s: {reasons}")
+        if not service.runs:
+            raise service.failed("The service of the drill ended before it was ready.")
         self.ready_s = time.monotonic() - began
         return service
 
