@@ -33,6 +33,7 @@ from app.tasks.chain import task_named
 from app.tasks.replay import EVENT_OF
 from app.tasks.status import Status
 from app.tiers.tiers import NoTier, Tiers, UnknownTier, Work
+from app.vital import task_fault
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +110,11 @@ class Releaser:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return task_fault("releaser", self._running)
 
     def _on_events(self, events: Sequence[EventRecord]) -> None:
         """In the writer's thread."""

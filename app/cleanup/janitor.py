@@ -21,11 +21,15 @@ import structlog
 from app.store.errors import StoreUnavailable
 from app.store.interface import Store
 from app.store.records import TaskRecord
+from app.vital import VitalThread
 
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 200
 """Files that are asked about together."""
+
+_STOP_S = 10.0
+"""How long a sweep may hold up the end of the service."""
 
 ORPHAN_AGE_S = 3600.0
 """A file younger than this may belong to a request or an attempt that has not committed yet."""
@@ -68,7 +72,7 @@ class Janitor:
         self._clock = clock
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        self._thread = VitalThread(self._run, "janitor")
 
     def sweep_start(self) -> None:
         """Before any attempt of this node runs: what lies in its directory or bears its mark is left over."""
@@ -82,16 +86,20 @@ class Janitor:
         """Sweep on a timer, the first time at once, in a thread."""
         self._thread.start()
 
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._thread.fault
+
     def sweep_soon(self) -> None:
         """Sweep now, or again once the sweep that runs is done. Returns at once."""
         self._wake.set()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread. A sweep that takes long is left behind: it only removes what nobody needs."""
         self._stop.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.wind_up(_STOP_S)
 
     def _run(self) -> None:
         while True:

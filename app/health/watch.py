@@ -15,9 +15,12 @@ import structlog
 from app.health.alarms import Alarms, Change
 from app.health.resources import ResourceReader, Resources
 from app.health.rules import DISK_FILLING, DISK_LOW, SCALE_OUT, WORKER_MEMORY_HIGH, Look, Rules, Thresholds
+from app.vital import VitalThread
 
 log = structlog.get_logger(__name__)
 
+_STOP_S = 5.0
+"""How long a look may hold up the end of the service."""
 RETIRE_REASON = "memory over the limit"
 
 
@@ -57,17 +60,21 @@ class HealthWatch:
         self._rules = Rules(thresholds)
         self._interval_s = interval_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="health-watch", daemon=True)
+        self._thread = VitalThread(self._run, "health-watch")
 
     def start(self) -> None:
         """Look now and then once per interval, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread. One that a driver does not answer is left behind: what runs must be settled all the same."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.wind_up(_STOP_S)
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._thread.fault
 
     def scale_out(self) -> list[str]:
         """The alarms against which another service would help; empty where none is needed."""

@@ -27,6 +27,7 @@ from app.store.errors import StoreUnavailable
 from app.store.outbox import Outbox
 from app.tasks.trace import TraceContext
 from app.telemetry.tracing import Span, Tracing, Untraced, task_span
+from app.vital import task_fault
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +119,11 @@ class Deliverer:
         with contextlib.suppress(StoreUnavailable):
             await self._outbox.arelease(self._owner)
         await self._sender.close()
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return task_fault("deliverer", self._running)
 
     def _on_notices(self) -> None:
         """In the writer's thread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI
 
 from app.api.app import create_app
@@ -16,6 +18,7 @@ from app.service.rendering import Rendering
 from app.service.terms import drop_in
 from app.service.views import LiveView, Readiness, TierDesk
 from app.telemetry.statistics import Statistics
+from app.vital import Vital
 
 
 def make_app(
@@ -27,8 +30,12 @@ def make_app(
     foresight: Foresight,
     statistics: Statistics,
     watch: HealthWatch,
+    vital: Sequence[Vital],
 ) -> FastAPI:
-    """The application, with views of the running parts. The metrics that it gives out look at the same views."""
+    """The application, with views of the running parts, at which the metrics that it gives out look too.
+
+    `vital`: the parts that are not given otherwise and without which the service is not ready.
+    """
     settings = ground.settings
     live = LiveView(rendering.dispatcher, rendering.pool, rendering.judges, ground.store, ground.disk, foresight)
     ground.metrics.watch(live)
@@ -43,7 +50,9 @@ def make_app(
             intake=intake,
             pool=live,
             tiers=TierDesk(rendering.board, rendering.tier_control),
-            readiness=Readiness(ground.store, rendering.pool, rendering.judges, rendering.dispatcher, ground.disk),
+            readiness=Readiness(
+                ground.store, rendering.pool, rendering.judges, rendering.dispatcher, ground.disk, (watch, *vital)
+            ),
             settings=ApiSettings(
                 data_dir=ground.data_dir,
                 max_upload_bytes=settings.max_input_bytes,

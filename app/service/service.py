@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
@@ -125,6 +125,7 @@ class Service:
             foresight=foresight,
             statistics=statistics,
             watch=self.watch,
+            vital=(self.janitor, self.deliverer, self.releaser),
         )
 
     async def serve(self) -> None:
@@ -171,21 +172,23 @@ class Service:
     async def _stop(self, server: Server, http: asyncio.Task[None]) -> None:
         grace_s = self.settings.shutdown_grace_s
         log.info("stopping", running=self.rendering.dispatcher.running_count(), grace_s=grace_s)
-        await self.rendering.tier_control.stop()
-        await self.releaser.stop()
-        await asyncio.to_thread(self.watch.stop)
-        await asyncio.to_thread(self.rendering.dispatcher.stop, grace_s)
-        await asyncio.to_thread(self.rendering.judges.stop)
-        await self.deliverer.stop()
+        rendering = self.rendering
+        await _step(rendering.tier_control.stop())
+        await _step(self.releaser.stop())
+        await _step(asyncio.to_thread(self.watch.stop))
+        await _step(asyncio.to_thread(rendering.dispatcher.stop, grace_s))
+        await _step(asyncio.to_thread(rendering.judges.stop))
+        await _step(self.deliverer.stop())
         self.app.state.waiters.close()
         self.app.state.hub.close()
         server.should_exit = True
-        await http
-        await self.intake.close()
-        await self.sandbox.close()
-        await asyncio.to_thread(self.janitor.stop)
+        await asyncio.wait([http])
+        await _step(self.intake.close())
+        await _step(self.sandbox.close())
+        await _step(asyncio.to_thread(self.janitor.stop))
         if self.task_spans is not None:
-            await asyncio.to_thread(self.task_spans.stop)
+            await _step(asyncio.to_thread(self.task_spans.stop))
+        http.result()  # a server that broke down is why all this stops
 
     def _reload_on_signal(self) -> None:
         self._reloading = asyncio.create_task(self._reload())
@@ -195,7 +198,17 @@ class Service:
             await self.rendering.tier_control.reload()
         except (ConfigError, StoreUnavailable) as error:
             log.warning("tiers_not_reloaded", reason=str(error))
+        except Exception:
+            log.exception("tiers_not_reloaded")
 
     def close(self) -> None:
         """Close what `__init__` opened."""
         self.ground.close()
+
+
+async def _step(work: Awaitable[None]) -> None:
+    """One step of the end, which stops none of those after it."""
+    try:
+        await work
+    except Exception:
+        log.exception("stop_step_failed")

@@ -23,6 +23,7 @@ from app.store.figures import CacheStats, QueueStats
 from app.store.sql import SqlStore
 from app.telemetry.statistics import Statistics, Window
 from app.tiers.tiers import Tiers
+from app.vital import Vital
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.dispatcher import Dispatcher
@@ -130,11 +131,19 @@ class TierDesk:
 
 
 class Readiness:
-    """Ready: the database answers, a slot can take work, and we are not on our way out."""
+    """Ready: the database answers, a slot can take work, all parts are at work, and we are not on our way out."""
 
     def __init__(
-        self, store: SqlStore, pool: LocalPool, judges: Judges, dispatcher: Dispatcher, disk: DiskWatch
+        self,
+        store: SqlStore,
+        pool: LocalPool,
+        judges: Judges,
+        dispatcher: Dispatcher,
+        disk: DiskWatch,
+        others: Sequence[Vital],
     ) -> None:
+        """`others`: the parts, beside these, without which the service is not whole."""
+        self._vital: Sequence[Vital] = (store, pool, judges, dispatcher, *others)
         self._store = store
         self._pool = pool
         self._judges = judges
@@ -153,10 +162,13 @@ class Readiness:
         failures = {slot.name: slot.last_failure.message for slot in places if slot.last_failure is not None}
         if failures:
             slots["failures"] = failures
-        ok = database == "ok" and ready > 0 and not self._dispatcher.draining
+        faults = [fault for part in self._vital if (fault := part.fault)]
+        ok = database == "ok" and ready > 0 and not faults and not self._dispatcher.draining
         # A low disk is told and is no reason to send callers away: results can still be fetched, and tasks finish.
         disk = f"low: {self._disk.free()} of {self._disk.low_bytes} bytes free" if self._disk.is_low() else "ok"
-        return ok, {"database": database, "slots": slots, "disk": disk, "draining": self._dispatcher.draining}
+        parts = "; ".join(faults) or "ok"
+        draining = self._dispatcher.draining
+        return ok, {"database": database, "slots": slots, "parts": parts, "disk": disk, "draining": draining}
 
 
 class Surroundings:

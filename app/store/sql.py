@@ -466,6 +466,11 @@ class SqlStore(Store):
     def on_resumed(self, listener: Callable[[], None]) -> None:
         self._on_resumed = [*self._on_resumed, listener]
 
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._writer.fault
+
     def ping(self) -> None:
         self._read(reads.ping)
         try:

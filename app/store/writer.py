@@ -30,6 +30,7 @@ from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
 from app.store.reads import list_events
 from app.store.records import EventRecord
 from app.store.transaction import Transaction
+from app.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +90,13 @@ class Writer:
         self._submitting = threading.Lock()
         self._gathered: dict[asyncio.AbstractEventLoop, list[LoopJob]] = {}
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread = VitalThread(self._run, "store-writer")
         self._thread.start()
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._thread.fault
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         """Queue an operation. The future is done when its effect is durable, or when it failed and left no trace."""

@@ -21,6 +21,7 @@ from app.store.errors import StoreUnavailable
 from app.store.interface import Store
 from app.store.records import Claim, EventRecord, Offer, TaskRecord
 from app.store.transitions import SHARED
+from app.vital import VitalThread
 from app.worker.attempt import Attempt
 from app.worker.board import TierBoard
 from app.worker.pool import LocalPool
@@ -80,7 +81,7 @@ class Dispatcher:
         self._running: dict[str, Attempt] = {}
         self._early_cancels: deque[str] = deque(maxlen=_EARLY_CANCELS)
         self._all_done = threading.Condition(self._lock)
-        self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        self._thread = VitalThread(self._loop, "dispatcher")
         store.on_due(self._on_due)
         store.subscribe(self._on_events)
         store.on_resumed(self._wake.set)
@@ -92,6 +93,11 @@ class Dispatcher:
             log.info("task_taken_back", status=task.status.value, **_who(task))
         self._pool.start(self._wake.set)
         self._thread.start()
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._thread.fault
 
     def attempt_of(self, task_id: str) -> Attempt | None:
         """The running attempt of a task on this node."""

@@ -84,6 +84,11 @@ class Judges:
         """End the processes. Nobody may stand in line any more."""
         self._pool.stop()
 
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._pool.fault
+
     def want(self) -> None:
         """Some tier needs judges from now on. They stay: a tier may go while its last video is on its way."""
         self._pool.reconfigure(self._plans, {GROUP: ()})

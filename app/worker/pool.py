@@ -19,6 +19,7 @@ import structlog
 from app.health.gpu import holds_memory
 from app.retry.taxonomy import Failure
 from app.tiers.tiers import DEVICES
+from app.vital import VitalThread
 from app.worker import wire
 from app.worker.bell import Bell
 from app.worker.launch import CHILD, Served
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _IDLE_STOP_S = 3.0
 """An idle process asked to leave needs only its interpreter's exit."""
+_ROUND_S = 45.0
+"""How long a round of the supervisor may take when the pool stops: ending a process that does not die takes half."""
 _FAULT_PAUSE_S = 1.0
 """Pause of a supervisor whose round raised."""
 
@@ -85,7 +88,7 @@ class LocalPool:
         self._bell = Bell()
         self._stopping = False
         self._on_idle: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._supervise, name="pool", daemon=True)
+        self._thread = VitalThread(self._supervise, "pool")
 
     # -- for the dispatcher ---------------------------------------------------------------------------------------
 
@@ -93,6 +96,11 @@ class LocalPool:
         """Start the processes; `on_idle` is called (from any thread) whenever a slot becomes idle."""
         self._on_idle = on_idle
         self._thread.start()
+
+    @property
+    def fault(self) -> str:
+        """See `Vital.fault`."""
+        return self._thread.fault
 
     def acquire(self, group: str = DEVICES) -> Slot | None:
         """An idle slot of a group, now the caller's, or None."""
@@ -188,8 +196,7 @@ class LocalPool:
                 return
             self._stopping = True
         self._bell.ring()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.wind_up(_ROUND_S)
         everything = [*self._slots, *self._spares]
         for slot in everything:
             if slot.process is not None:

@@ -26,7 +26,7 @@ class ReadinessAnswer(Described):
     status: str
     """`ready` or `not_ready`."""
     checks: dict[str, Any]
-    """A word on each part: `database`, `slots`, `disk`, `draining`."""
+    """A word on each part: `database`, `slots`, `parts`, `disk`, `draining`."""
 
 
 def router(deps: ApiDependencies) -> APIRouter:
