@@ -92,6 +92,17 @@ def resampled_frames(path: Path, rate: int, layout: str) -> Iterator[AudioFrame]
         yield from _nonempty(rest)
 
 
+def require_mixable(frame: AudioFrame, name: str) -> None:
+    """Raise INPUT_INVALID `unsupported_channels` for a frame of channels that cannot be mixed into one."""
+    try:
+        AudioResampler(format="fltp", layout="mono", rate=16_000).resample(frame)
+    except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        message = f"The {frame.layout.nb_channels} channels of {name} are in no order by which they could be mixed."
+        raise invalid("unsupported_channels", message, "Send the speech in mono or stereo.") from error
+
+
 def decoded_frames(path: Path) -> Iterator[AudioFrame]:
     """Every decoded frame of the first audio stream. Raises `no_samples` where there is none."""
     samples = 0

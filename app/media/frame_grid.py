@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +19,9 @@ _TICK = 0.001
 """The coarsest usual tick of timestamps in seconds (webm, mkv): the rate of a short file is no better known."""
 MAX_RATE = Fraction(60)
 """Slow-motion templates (120, 240 frames/s) are played at this rate: nobody sees the difference in a talking head."""
+MIN_RATE, _READABLE = Fraction(10), Fraction(20)
+"""A slide show or a screen recording of fewer frames than the first is shown at a multiple of its rate, the second or
+more: lips could not be read, and speech would end with a frame that is a second away."""
 MAX_GRID = 24 * 3600 * 60
 """Frames of a day at 60/s. Timestamps that ask for more are broken or hostile."""
 
@@ -39,7 +43,10 @@ def _snap(fps: float, tolerance: float) -> Fraction:
 
 
 def nominal_rate(seconds: npt.NDArray[np.float64]) -> Fraction:
-    """The constant rate that suits frames shown at `seconds` (ascending): by their median distance, at most 60."""
+    """The constant rate that suits frames shown at `seconds` (ascending), 10 to 60: by their median distance.
+
+    Of fewer than 10 frames a second it is the least multiple that is 20 or more.
+    """
     if len(seconds) < 2:
         return Fraction(25)
     # Container ticks (1 ms in webm) make single distances coarse: average over the frames near the median.
@@ -48,7 +55,8 @@ def nominal_rate(seconds: npt.NDArray[np.float64]) -> Fraction:
     typical = steps[np.abs(steps - median) <= 0.25 * median]
     step = float(typical.mean()) if len(typical) else median
     coarseness = _TICK / float(seconds[-1] - seconds[0]) if seconds[-1] > seconds[0] else 0.0
-    return _snap(min(max(1.0 / max(step, 1e-6), 1.0), float(MAX_RATE)), max(SNAP, coarseness))
+    rate = _snap(min(max(1.0 / max(step, 1e-6), 1.0), float(MAX_RATE)), max(SNAP, coarseness))
+    return rate if rate >= MIN_RATE else rate * math.ceil(_READABLE / rate)
 
 
 def constant_grid(seconds: npt.NDArray[np.float64], last_duration: float, rate: Fraction) -> Indices:

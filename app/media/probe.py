@@ -34,7 +34,8 @@ def probe(path: Path, limits: MediaLimits) -> MediaInfo:
     INPUT_NOT_FOUND (`not_found`), INPUT_FORBIDDEN (`unreadable`),
     INPUT_TOO_LARGE (`too_many_bytes`, `too_many_pixels`, `side_too_long`, `too_long`; with `limit` and `measured`),
     INPUT_INVALID (`not_a_file`, `empty_file`, `unknown_format`, `truncated`, `undecodable_image`, `undecodable`,
-    `unsupported_picture`, `unsupported_codec`, `no_streams`, `no_video_frames`, `no_samples`, `too_small`).
+    `unsupported_picture`, `unsupported_codec`, `unsupported_channels`, `no_streams`, `no_video_frames`, `no_samples`,
+    `too_small`).
     """
     size, head = _stat_and_head(path)
     if size > limits.max_bytes:

@@ -12,6 +12,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 
+from app.media.audio_in import require_mixable
 from app.media.containers import invalid, too_large, undecodable
 from app.media.orientation import frame_orientation, square_size
 
@@ -175,6 +176,8 @@ class StreamSurvey:
             if isinstance(frame, VideoFrame):
                 self._learn_picture(frame)
             elif isinstance(frame, AudioFrame) and frame.samples > 0:
+                if self._video is None and not self.channels:
+                    require_mixable(frame, self._path.name)
                 self.sample_rate, self.channels = frame.sample_rate, frame.layout.nb_channels
                 self._seen.add(index)
 

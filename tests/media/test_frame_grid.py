@@ -88,5 +88,11 @@ def test_bad_rates_are_refused(bad: float) -> None:
         as_rate(bad)
 
 
+@pytest.mark.parametrize(("fps", "shown"), [(1, 20), (3, 21), (6.4, 25.6), (9.5, 28.5), (10, 10), (12, 12)], ids=str)
+def test_a_slide_show_is_played_at_a_multiple_that_lips_can_be_read_at(fps: float, shown: float) -> None:
+    assert float(nominal_rate(np.arange(30) / fps)) == pytest.approx(shown, rel=0.001)
+    assert float(nominal_rate(np.arange(3) * 60.0)) == 20  # a picture a minute
+
+
 def test_slow_motion_is_played_at_sixty() -> None:
     assert nominal_rate(np.arange(240) / 240) == 60

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.media.audio_in import audio_length
 from app.media.info import MediaInfo, MediaLimits
 from app.media.probe import probe, require_audio, require_source
 from app.retry.taxonomy import FailureCode
@@ -193,6 +194,17 @@ def test_a_codec_that_is_not_admitted(tmp_path: Path, refused) -> None:
     path = write_video(tmp_path / "old.mkv", 5, codec="ffv1")
     error = refused(lambda: probe(path, LIMITS), FailureCode.INPUT_INVALID, "unsupported_codec")
     assert error.failure.detail["codec"] == "ffv1"
+
+
+def test_channels_that_cannot_be_mixed_are_refused_at_once(tmp_path: Path, refused) -> None:
+    for channels in (1, 2, 6, 16):
+        path = write_wav(tmp_path / f"{channels}.wav", np.zeros((1600, channels), np.int16))
+        assert probe(path, LIMITS).channels == channels
+        assert audio_length(path) == 1600
+    for channels in (9, 64):
+        path = write_wav(tmp_path / f"{channels}.wav", np.zeros((1600, channels), np.int16))
+        error = refused(lambda path=path: probe(path, LIMITS), FailureCode.INPUT_INVALID, "unsupported_channels")
+        assert f"The {channels} channels of" in str(error)
 
 
 def test_limits(tmp_path: Path, refused) -> None:
