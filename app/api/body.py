@@ -31,8 +31,15 @@ def declared_length(request: Request) -> int | None:
 async def pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises REQUEST_TIMEOUT when nothing comes for `idle_s`: a stalled sender holds a file.
 
-    Raises `ClientDisconnect` when the sender goes away.
+    Raises `ClientDisconnect` when the sender goes away, UNSUPPORTED_MEDIA_TYPE for a body that is compressed.
     """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        text, hint = f"The body is sent as {coding[:_SHOWN]!r}.", "Send it as it is, without Content-Encoding."
+        headers = {"Accept-Encoding": "identity"}
+        raise ProblemError(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, text, field="Content-Encoding", hint=hint, headers=headers
+        )
     more = True
     while more:
         try:

@@ -29,10 +29,10 @@ def judge(headers: Headers, *, size: int, etag: str, modified: float, is_get: bo
 
     Order as in RFC 9110, 13.2.2. Several ranges are answered in full, which the RFC allows (14.2).
     """
-    if "if-match" in headers and not _matches(headers["if-match"], etag, weak=False):
+    if "if-match" in headers and not matches(headers["if-match"], etag, weak=False):
         return "precondition_failed"
     if "if-none-match" in headers:
-        if _matches(headers["if-none-match"], etag, weak=True):
+        if matches(headers["if-none-match"], etag, weak=True):
             return "not_modified"
     elif "if-modified-since" in headers:
         since = _http_date(headers["if-modified-since"])
@@ -60,7 +60,8 @@ def parse_range(value: str, size: int) -> Literal["full", "unsatisfiable"] | Spa
     return Span(first, min(last + 1, size)) if first < size else "unsatisfiable"
 
 
-def _matches(value: str, etag: str, *, weak: bool) -> bool:
+def matches(value: str, etag: str, *, weak: bool) -> bool:
+    """Whether a list of entity tags, or `*`, holds this one; compared weakly, or as strong tags alone."""
     tags = [tag.strip() for tag in value.split(",")]
     return "*" in tags or any((tag.removeprefix("W/") if weak else tag) == etag for tag in tags)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 
 import pytest
@@ -150,3 +151,37 @@ def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
     task = api.store.get(api.submit(priority=3.0)["id"])
     assert task is not None
     assert (task.priority, type(task.priority)) == (3, int)
+
+
+BARE = [
+    "/tasks/none/cancel", "/tasks/none/retry", "/tasks/none/deliveries/replay", "/tasks/none/deliveries/one/replay",
+    "/queue/pause", "/queue/resume", "/tiers/reload",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", BARE)
+def test_what_is_said_where_nothing_is_heard_is_named(shared: Api, path: str) -> None:
+    body = problem(shared.client.post(path, json={"reason": "x", "priority": 9}), 422, "REQUEST_INVALID", "reason")
+    assert [error["field"] for error in body["errors"]] == ["reason", "priority"]
+    assert body["reason"] == "unexpected_body"
+    problem(shared.client.post(path, content=b"stop"), 422, "REQUEST_INVALID")
+    problem(shared.client.post(path, content=iter([b"[", b"]"])), 422, "REQUEST_INVALID")
+    assert shared.client.get("/queue").json()["paused"] is False
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b" \n"])
+def test_a_body_that_says_nothing_is_none(api: Api, body: bytes) -> None:
+    answer = api.client.post(f"/tasks/{api.submit()['id']}/cancel", content=body)
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "cancelled")
+
+
+@pytest.mark.parametrize("path", ["/generate", "/uploads", "/tasks/none/derive", "/tasks/none/cancel"])
+def test_a_compressed_body_is_told_as_such(shared: Api, path: str) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    answer = shared.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    body = problem(answer, 415, "UNSUPPORTED_MEDIA_TYPE", "Content-Encoding")
+    assert (body["detail"], answer.headers["accept-encoding"]) == ("The body is sent as 'gzip'.", "identity")
+    form = {"Content-Encoding": "br", "Content-Type": "multipart/form-data; boundary=x"}
+    if path != "/tasks/none/cancel":
+        answer = shared.client.post(path, content=b"--x--", headers=form)
+        problem(answer, 415, "UNSUPPORTED_MEDIA_TYPE", "Content-Encoding")

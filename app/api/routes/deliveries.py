@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import ConfigDict, Field
 
 from app.api.answering import json_response, not_found, problems
@@ -14,6 +14,7 @@ from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
 from app.api.problems import FieldError, ProblemCode, ProblemError
 from app.api.resource import rfc3339
+from app.api.strict_body import NO_BODY, without_body
 from app.store.cursor import decode_number, encode_number
 from app.store.deliveries import Delivery, DeliveryState, event_of
 from app.tasks.notices import PROGRESS
@@ -104,6 +105,7 @@ class DeliveryQuery(Described):
 def router(deps: ApiDependencies) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["webhooks"])
+    bare = [Depends(without_body(deps))]
     outbox = deps.store.outbox
 
     async def known(task_id: str) -> str:
@@ -121,7 +123,7 @@ def router(deps: ApiDependencies) -> APIRouter:
 
     @routes.post(
         "/tasks/{task_id}/deliveries/replay", status_code=202, response_model=Replayed,
-        summary="Send all notices of a task again", responses=problems(404),
+        summary="Send all notices of a task again", responses=problems(404, *NO_BODY), dependencies=bare,
         description="With their ids, in their order, with all tries anew; those of progress are left out.",
     )  # fmt: skip
     async def replay_all(task_id: str) -> Response:
@@ -130,7 +132,7 @@ def router(deps: ApiDependencies) -> APIRouter:
 
     @routes.post(
         "/tasks/{task_id}/deliveries/{delivery_id}/replay", status_code=202, response_model=Replayed,
-        summary="Send one notice again", responses=problems(404, 409),
+        summary="Send one notice again", responses=problems(404, 409, *NO_BODY), dependencies=bare,
     )  # fmt: skip
     async def replay_one(task_id: str, delivery_id: str) -> Response:
         event_id = event_of(delivery_id, await known(task_id))

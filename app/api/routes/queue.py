@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from app.api.answering import json_response, problems
 from app.api.described import Described
 from app.api.holding import Holding
 from app.api.ports import ApiDependencies, SlotView
 from app.api.resource import rfc3339
+from app.api.strict_body import NO_BODY, without_body
 
 
 class SlotResource(Described):
@@ -105,6 +106,7 @@ class QueueResource(Described):
 def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["queue"])
+    bare = [Depends(without_body(deps))]
 
     @routes.get("/queue", response_model=QueueResource, summary="The queue and the slots", responses=problems())
     async def queue() -> Response:
@@ -112,13 +114,16 @@ def router(deps: ApiDependencies, holding: Holding) -> APIRouter:
 
     @routes.post(
         "/queue/pause", response_model=QueueResource, summary="Start no more tasks; running ones go on",
-        responses=problems(),
+        responses=problems(*NO_BODY), dependencies=bare,
     )  # fmt: skip
     async def pause() -> Response:
         await holding.set_paused(True)
         return json_response(await _resource(deps))
 
-    @routes.post("/queue/resume", response_model=QueueResource, summary="Start tasks again", responses=problems())
+    @routes.post(
+        "/queue/resume", response_model=QueueResource, summary="Start tasks again", responses=problems(*NO_BODY),
+        dependencies=bare,
+    )  # fmt: skip
     async def resume() -> Response:
         await holding.set_paused(False)
         return json_response(await _resource(deps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.api import deriving, retrying
 from app.api.accepted import ACCEPTED, HEADERS, accepted
@@ -17,8 +17,10 @@ from app.api.holding import Holding
 from app.api.models import DeriveRequest, TaskQuery
 from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problems import FieldError, ProblemCode
+from app.api.ranges import matches
 from app.api.resource import TaskResource, task_resource
 from app.api.routes.generate import body_of
+from app.api.strict_body import NO_BODY, without_body
 from app.api.waiting import TaskWaiters, unless_disconnected
 from app.failpoints import hit
 from app.store.records import TaskFilter, TaskRecord
@@ -72,6 +74,7 @@ async def load(deps: ApiDependencies, task_id: str) -> TaskRecord:
 def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["tasks"])
+    bare = [Depends(without_body(deps))]
 
     @routes.get("/tasks", response_model=TaskPage, summary="List tasks, newest first", responses=problems(422))
     async def tasks(query: Annotated[TaskQuery, Query()]) -> Response:
@@ -121,13 +124,15 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
                 raise not_found(task_id)
         else:
             found = await load(deps, task_id)
-        if found.status.is_terminal and request.headers.get("if-none-match") == f'"{found.last_event_id}"':
-            return Response(status_code=304, headers={"ETag": f'"{found.last_event_id}"'})
+        etag = f'"{found.last_event_id}"'
+        if found.status.is_terminal and matches(request.headers.get("if-none-match", ""), etag, weak=True):
+            return Response(status_code=304, headers={"ETag": etag})
         return task_response(found, deps, holds=await holding.now(), queue_position=await _position(deps, found))
 
     @routes.post(
         "/tasks/{task_id}/cancel", status_code=202, response_model=CancelAnswer, summary="Cancel a task",
-        responses=problems(404) | {200: {"model": CancelAnswer, "description": "It had ended already."}},
+        responses=problems(404, *NO_BODY) | {200: {"model": CancelAnswer, "description": "It had ended already."}},
+        dependencies=bare,
     )  # fmt: skip
     async def cancel(task_id: str) -> Response:
         outcome = await deps.store.acancel(task_id) if len(task_id) <= MAX_ID else "unknown"
@@ -144,8 +149,8 @@ def router(deps: ApiDependencies, waiters: TaskWaiters, holding: Holding) -> API
         summary="Try a failed task again, as a new task",
         description="What has ended never changes: a new task with the same inputs and options is made. It names this "
         "one in `retry_of`, and `links.retries` of this one lists it.",
-        responses=problems(400, 404, 409, 410, 422, 429, 507) | {202: ACCEPTED},
-        openapi_extra={"parameters": HEADERS},
+        responses=problems(400, 404, 409, 410, 429, 507, *NO_BODY) | {202: ACCEPTED},
+        openapi_extra={"parameters": HEADERS}, dependencies=bare,
     )  # fmt: skip
     async def retry(request: Request, task_id: str) -> Response:
         if len(task_id) > MAX_ID:

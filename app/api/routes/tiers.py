@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ConfigDict
 
 from app.api.answering import json_response, problems
@@ -14,6 +14,7 @@ from app.api.described import Described
 from app.api.ports import ApiDependencies, ReloadRefused
 from app.api.problems import ProblemCode, ProblemError
 from app.api.resource import rfc3339
+from app.api.strict_body import NO_BODY, without_body
 
 
 class BreakerResource(Described):
@@ -99,7 +100,8 @@ def router(deps: ApiDependencies) -> APIRouter:
         summary="Read the tiers from the configuration anew",
         description="What runs goes on as it began; waiting tasks are given to the tiers as they are then. An error in "
         "the configuration changes nothing.",
-        responses=problems(409),
+        responses=problems(409, *NO_BODY),
+        dependencies=[Depends(without_body(deps))],
     )
     async def reload() -> Response:
         try:
