@@ -22,10 +22,10 @@ from app.worker.pool import LocalPool
 from tests.worker.conftest import audio, bench, store, submit  # noqa: F401 - fixtures
 
 OF_ONE_JOB = {
-    "health/monitor.py", "media/encode.py", "render/command/program.py", "telemetry/otlp.py", "telemetry/task_spans.py",
-    "worker/attempt.py", "worker/harness.py", "worker/slot.py",
+    "health/monitor.py", "intake/lookup.py", "media/encode.py", "render/command/program.py",
+    "telemetry/otlp.py", "telemetry/task_spans.py", "worker/attempt.py", "worker/harness.py", "worker/slot.py",
 }  # fmt: skip
-"""Threads of an attempt, of a child process, of its output; and those that only tell spans."""
+"""Threads of an attempt, of a child process, of its output, of a name looked up; and those that only tell spans."""
 WAIT_S = 30.0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import httpcore
 
+from app.intake.lookup import Names
 from app.intake.refusal import refuse
 from app.retry.taxonomy import FailureCode
 
@@ -53,10 +54,10 @@ def is_public(address: IpAddress) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-async def resolve(host: str, port: int) -> list[str]:
+async def resolve(host: str, names: Names) -> list[str]:
     """The addresses of `host`, in the system's order. Raises INPUT_NOT_FOUND or UPSTREAM_CONNECTION."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await names.addresses(host)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise refuse(
@@ -72,7 +73,6 @@ async def resolve(host: str, port: int) -> list[str]:
         raise refuse(
             FailureCode.INPUT_INVALID, f"{host!r} is not a host name.", "Check the address.", reason="url"
         ) from None
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -81,6 +81,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._inner = httpcore.AnyIOBackend()
+        self._names = Names()
 
     async def connect_tcp(
         self,
@@ -94,7 +95,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         last: Exception | None = None
         try:
             async with asyncio.timeout(timeout):
-                for address in self._vetted(host, await resolve(host, port)):
+                for address in self._vetted(host, await resolve(host, self._names)):
                     try:
                         return await self._inner.connect_tcp(
                             address, port, local_address=local_address, socket_options=socket_options

@@ -7,6 +7,7 @@ import ipaddress
 
 from app.intake.fetch import parse_url
 from app.intake.guard import is_public, resolve
+from app.intake.lookup import Names
 from app.intake.refusal import refuse
 from app.retry.taxonomy import CodedError, FailureCode
 
@@ -19,6 +20,7 @@ class TargetGuard:
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
+        self._names = Names()
 
     async def check(self, url: str) -> None:
         """Raise `CodedError`, with a `reason`, for an address that notices are not sent to.
@@ -32,14 +34,14 @@ class TargetGuard:
         try:
             addresses = [str(ipaddress.ip_address(host))]
         except ValueError:
-            addresses = await self._look_up(host, parsed.port or 443)
+            addresses = await self._look_up(host)
         if addresses and not any(is_public(ipaddress.ip_address(address)) for address in addresses):
             raise refuse(FailureCode.INPUT_FORBIDDEN, private(host), "Give a public address.", reason="private_address")
 
-    async def _look_up(self, host: str, port: int) -> list[str]:
+    async def _look_up(self, host: str) -> list[str]:
         try:
             async with asyncio.timeout(_LOOK_UP_S):
-                return await resolve(host, port)
+                return await resolve(host, self._names)
         except TimeoutError:
             return []
         except CodedError as error:

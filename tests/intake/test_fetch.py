@@ -228,7 +228,7 @@ class TestLimits:
     async def test_a_name_server_that_hangs_is_within_the_connect_limit(
         self, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def hang(_host: str, _port: int) -> list[str]:
+        async def hang(_host: str, _names: object) -> list[str]:
             await asyncio.sleep(30)
             return []
 

@@ -52,7 +52,7 @@ async def test_a_name_that_answers_differently_the_second_time_gains_nothing(mon
     monkeypatch.setattr("app.intake.guard.is_public", lambda address: str(address) == "203.0.113.7")
     connected: list[str] = []
 
-    async def resolve(_host: str, _port: int) -> list[str]:
+    async def resolve(_host: str, _names: object) -> list[str]:
         return answers.pop(0)
 
     async def connect_tcp(_self: object, host: str, *_: object, **__: object) -> None:
@@ -68,7 +68,7 @@ async def test_a_name_that_answers_differently_the_second_time_gains_nothing(mon
 async def test_of_mixed_addresses_only_public_ones_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
-    async def resolve(_host: str, _port: int) -> list[str]:
+    async def resolve(_host: str, _names: object) -> list[str]:
         return ["127.0.0.1", "8.8.8.8", "10.0.0.1"]
 
     async def connect_tcp(_self: object, host: str, *_: object, **__: object) -> None:

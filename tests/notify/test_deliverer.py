@@ -264,7 +264,7 @@ async def test_a_name_that_turns_private_is_not_connected_to(
 ) -> None:  # R1.10
     """DNS rebinding: what is connected to is what was checked, at the moment of connecting."""
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str, names: object) -> list[str]:
         return ["127.0.0.1"]
 
     monkeypatch.setattr(guard, "resolve", resolve)
