@@ -15,6 +15,7 @@ from app.service.terms import cache_terms, phase_limits, sitting_terms
 from app.store.records import Claim
 from app.telemetry.logs import relay_worker_line
 from app.tiers.tiers import Tiers
+from app.worker.aftermath import Aftermath
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.board import TierBoard
 from app.worker.devices import plan_spares
@@ -69,9 +70,13 @@ class Rendering:
             ground.store,
             data_dir=ground.data_dir,
             board=self.board,
-            max_retries=settings.max_retries,
-            backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
-            backoff_cap_s=settings.backoff_cap_s,
+            aftermath=Aftermath(
+                self.board,
+                max_retries=settings.max_retries,
+                backoff=make_backoff(settings.backoff, settings.backoff_cap_s),
+                backoff_cap_s=settings.backoff_cap_s,
+                budget=self.budget,
+            ),
             patience_s=settings.lease_s,
             budget=self.budget,
             locate=ground.locate,

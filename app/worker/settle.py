@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,15 +15,13 @@ import structlog
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from app.failpoints import hit
-from app.retry.backoff import Backoff
 from app.retry.budget import RetryBudget
-from app.retry.decision import decide
-from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.errors import StaleClaim, StoreUnavailable
 from app.store.interface import Store
 from app.store.records import Artifact, AttemptEnd, Claim, InputRef, KeepFor, TaskRecord
 from app.worker import wire
+from app.worker.aftermath import Aftermath
 from app.worker.board import TierBoard
 from app.worker.publish import publish, unpublish
 
@@ -51,9 +48,7 @@ class Settler:
         *,
         data_dir: Path,
         board: TierBoard,
-        max_retries: int,
-        backoff: Backoff,
-        backoff_cap_s: float,
+        aftermath: Aftermath,
         patience_s: float,
         budget: RetryBudget,
         locate: Callable[[InputRef], Path],
@@ -62,15 +57,13 @@ class Settler:
         cache: CacheTerms | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`backoff_cap_s`: what a retry waits over the budget. `patience_s`: how long a write is tried again while the
+        """`patience_s`: how long a write is tried again while the
         database is unavailable (about one lease). `confidence_threshold`: videos below it are not passed on.
         `cache`: None where results are not cached."""
         self._store = store
         self._data_dir = data_dir
         self._board = board
-        self._max_retries = max_retries
-        self._backoff = backoff
-        self._backoff_cap_s = backoff_cap_s
+        self._aftermath = aftermath
         self._patience_s = patience_s
         self._budget = budget
         self._locate = locate
@@ -208,32 +201,23 @@ class Settler:
             return self._lost(claim, failure, elapsed_s)
         failure = _in_the_callers_words(failure, task)
         now = self._clock()
-        outcome = self._decide(claim, task, failure, now)
-        decision = outcome.decision
+        follows = self._aftermath.of(claim, task, failure, now)
+        decision = follows.decision
         if decision.end == "review" and reviewable:
             return "review"
         # Without a video there is nothing to look at.
         end: AttemptEnd = "fail" if decision.end == "review" else decision.end
-        error = _error_of(failure)
-        retrying = decision.end == "retry"
-        backoff_s, reason = decision.backoff_s, decision.reason
-        asked_s = failure.detail.get("retry_after_s", 0.0)
-        if retrying and asked_s > backoff_s:
-            backoff_s = min(asked_s, max(backoff_s, self._backoff_cap_s))
-            reason += f"; the server asked for {asked_s:g} s"
-        if retrying and not self._budget.allows():
-            backoff_s = max(backoff_s, self._backoff_cap_s)
-            reason += "; the retry budget of this node is spent, so it waits the longest backoff"
-        backoff_ms = round(backoff_s * 1000) if retrying else None
+        retrying = end == "retry"
+        backoff_ms = round(decision.backoff_s * 1000) if retrying else None
         after = self._store.end_attempt(
             claim,
             end,
-            error=error,
-            retry_at=now + backoff_s if retrying else None,
+            error=_error_of(failure),
+            retry_at=now + decision.backoff_s if retrying else None,
             backoff_ms=backoff_ms,
             postmortem=postmortem,
-            route=outcome.route,
-            followed_by=reason,
+            route=follows.route,
+            followed_by=decision.reason,
         )
         self._budget.attempt_ended(retried=retrying)
         say = log.info if end in ("requeue", "cancel") else log.warning
@@ -242,7 +226,7 @@ class Settler:
             code=failure.code.value,
             message=failure.message,
             hint=failure.hint,
-            reason=reason,
+            reason=decision.reason,
             backoff_ms=backoff_ms,
             status=after.status.value,
             **self._whereabouts(claim, elapsed_s),
@@ -276,30 +260,6 @@ class Settler:
             "audio_path": str(self._locate(task.audio)),
             "output_path": str(self._attempts_dir / f"{task.id}-{claim.attempt}"),
         }
-
-    def _decide(self, claim: Claim, task: TaskRecord, failure: Failure, now: float) -> Outcome:
-        """What follows, with the tiers that may serve the task then."""
-        tried = [
-            Tried(attempt.tier, FailureCode(attempt.error["code"]), charged=attempt.backoff_ms is not None)
-            for attempt in task.attempts
-            if attempt.n != claim.attempt and attempt.error and attempt.outcome == "failed"
-        ]
-        decide_one = partial(
-            decide,
-            retries=task.retries,
-            max_retries=self._max_retries,
-            now=now,
-            deadline_at=task.deadline_at,
-            backoff=self._backoff,
-        )
-        return after_failure(
-            failure,
-            tier=claim.tier,
-            route=claim.task.route,
-            eligible=self._board.eligible(task),
-            tried=tried,
-            decide=lambda failed, earlier: decide_one(failed, earlier=earlier),
-        )
 
     def _patiently(self, write: Callable[[], T]) -> T:
         for attempt in Retrying(

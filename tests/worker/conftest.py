@@ -24,6 +24,7 @@ from app.tasks.ids import new_id
 from app.telemetry.tracing import Untraced
 from app.tiers.lineup import lineup
 from app.tiers.tiers import DEVICES
+from app.worker.aftermath import Aftermath
 from app.worker.attempt import Attempt, AttemptSettings
 from app.worker.board import TierBoard
 from app.worker.dispatcher import ClaimTerms, Dispatcher
@@ -121,11 +122,13 @@ class Bench:
             task_lost_s=numbers.get("task_lost_s", 60.0),
             attempts_dir=folder / "attempts",
         )
+        budget, cap_s = RetryBudget(), numbers.get("backoff_cap_s", 0.01)
+        aftermath = Aftermath(
+            self.board, max_retries=3, backoff=make_backoff("seed", cap_s), backoff_cap_s=cap_s, budget=budget
+        )
         settler = Settler(
-            store, data_dir=folder, board=self.board, max_retries=3,
-            backoff=make_backoff("seed", numbers.get("backoff_cap_s", 0.01)),
-            backoff_cap_s=numbers.get("backoff_cap_s", 0.01),
-            patience_s=numbers.get("patience_s", 5.0), budget=RetryBudget(),
+            store, data_dir=folder, board=self.board, aftermath=aftermath,
+            patience_s=numbers.get("patience_s", 5.0), budget=budget,
             locate=lambda ref: folder / ref.sha256, attempts_dir=folder / "attempts",
         )  # fmt: skip
 
