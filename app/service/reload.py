@@ -15,6 +15,7 @@ from app.tasks.status import CLAIMABLE
 from app.tiers.tiers import Tiers
 from app.worker.board import TierBoard
 from app.worker.launch import Served
+from app.worker.matching import cache_keys, eligible
 from app.worker.pool import LocalPool
 from app.worker.slots import SlotPlan
 
@@ -113,8 +114,8 @@ class TierControl:
             )
             changed: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
             for task in page.tasks:
-                route = self._board.eligible(task)
-                keys = self._board.cache_keys(task, route)
+                route = eligible(tiers, task)
+                keys = cache_keys(tiers, task, route)
                 if (route, keys) != (task.route, task.cache_keys):
                     changed.setdefault((route, keys), []).append(task.id)
             for (route, keys), task_ids in changed.items():

@@ -12,6 +12,7 @@ from app.retry.failover import Outcome, Tried, after_failure
 from app.retry.taxonomy import Failure, FailureCode
 from app.store.records import Claim, TaskRecord
 from app.worker.board import TierBoard
+from app.worker.matching import eligible
 
 
 class Aftermath:
@@ -61,7 +62,7 @@ class Aftermath:
             failure,
             tier=claim.tier,
             route=claim.task.route,
-            eligible=self._board.eligible(task),
+            eligible=eligible(self._board.tiers, task),
             tried=tried,
             decide=lambda failed, earlier: decide_one(failed, earlier=earlier),
         )

@@ -26,10 +26,11 @@ from app.store.interface import Store
 from app.store.records import Claim, InputRef
 from app.telemetry.tracing import Tracing
 from app.worker import wire
-from app.worker.board import Order, TierBoard
+from app.worker.board import TierBoard
 from app.worker.conversation import Conversation
 from app.worker.judges import Judges
 from app.worker.lease import Lease
+from app.worker.matching import Order, order_of
 from app.worker.orders import Orders
 from app.worker.phase_spans import record_phases
 from app.worker.pool import LocalPool
@@ -156,7 +157,7 @@ class Attempt:
             return failure
         self._made_directory = True
         try:
-            order = self._board.order(self.claim.task, self.claim.tier)
+            order = order_of(self._board.tiers, self.claim.task, self.claim.tier)
         except CodedError as error:
             return error.failure
         self._result_key = order.result_key

@@ -5,31 +5,26 @@ The dispatcher asks it where a task goes, attempts tell it how they ended. A bre
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import structlog
-from pydantic import ValidationError
 
 from app.forecast.queueing import Stand
 from app.retry.breaker import Breaker, BreakerRecord, BreakerSettings, BreakerState, Ticket
 from app.retry.router import Placement, TierState, place
-from app.retry.taxonomy import CodedError, Failure, FailureCode
+from app.retry.taxonomy import Failure
 from app.store.errors import StoreUnavailable
 from app.store.interface import Store
-from app.store.records import ReadyRoute, TaskRecord
-from app.tiers.cache_key import Contents
-from app.tiers.tiers import NoTier, Tier, Tiers, UnknownTier, Work
+from app.store.records import ReadyRoute
+from app.tiers.tiers import Tier, Tiers
+from app.worker.live_tier import LiveTier, breaker_verdict, verdict
 
 log = structlog.get_logger(__name__)
 
-_REMEMBERED = 20
-"""Attempts per tier that latency and success are measured over."""
 _BREAKERS = "breakers"
 
 
@@ -45,29 +40,6 @@ class BoardObserver(Protocol):
 
     def breaker_changed(self, tier: str, state: str) -> None:
         """A breaker opened, closed, or admits a probe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What an attempt on a tier is to do."""
-
-    tier: str
-    renderer: str
-    options: dict[str, Any]
-    time_limit_s: float | None
-    degraded: bool
-    result_key: str | None = None
-    """What its result is cached by; None if it is not."""
-
-
-@dataclass
-class _Live:
-    """One tier at work."""
-
-    breaker: Breaker
-    running: dict[int, float] = field(default_factory=dict)
-    """Start, monotonic seconds, by attempt."""
-    outcomes: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +89,11 @@ class TierBoard:
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._tiers = tiers
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveTier] = {}
         self._serial = 0
         kept = store.kept(self._key) or {}
         for tier in tiers.all.values():
-            self._live[tier.name] = _Live(self._breaker(tier, _record(kept.get(tier.name))))
+            self._live[tier.name] = LiveTier(self._breaker(tier, _record(kept.get(tier.name))))
 
     @property
     def tiers(self) -> Tiers:
@@ -137,7 +109,7 @@ class TierBoard:
             self._live = {}
             for tier in tiers.all.values():
                 old = before.get(tier.name)
-                live = _Live(self._breaker(tier, old.breaker.record if old else None))
+                live = LiveTier(self._breaker(tier, old.breaker.record if old else None))
                 if old is not None:
                     live.running, live.outcomes = old.running, old.outcomes
                 self._live[tier.name] = live
@@ -176,10 +148,10 @@ class TierBoard:
             if live is None:
                 return
             started = live.running.pop(serial, None)
-            ok = _verdict(failure)
+            ok = verdict(failure)
             if started is not None and ok is not None:
                 live.outcomes.append((self._monotonic() - started, ok))
-            if ticket is None or not live.breaker.done(ticket, _breaker_verdict(failure)):
+            if ticket is None or not live.breaker.done(ticket, breaker_verdict(failure)):
                 return
             state = live.breaker.state
             self._changed(tier, state, failure)
@@ -195,42 +167,6 @@ class TierBoard:
             self._changed(tier, state)
         self._remember()
         return True
-
-    # -- for attempts and the settler -------------------------------------------------------------------------------
-
-    def order(self, task: TaskRecord, tier: str) -> Order:
-        """What the attempt does. Raises `CodedError` if the tier has changed so that it cannot serve the task."""
-        tiers = self.tiers
-        found = tiers.all.get(tier)
-        if found is None:
-            raise CodedError(
-                FailureCode.INTERRUPTED, f"The tier {tier} was removed while the task was on its way to it."
-            )
-        try:
-            options = found.options_for(task.options)
-        except ValidationError as error:
-            raise CodedError(
-                FailureCode.UPSTREAM_REJECTED, f"The tier {tier} does not take the options: {error}"
-            ) from error
-        own = found.settings
-        key = tiers.result_key(found, options, contents_of(task)) if task.cache_keys else None
-        return Order(tier, own.renderer, options, own.time_limit_s, found.degraded, key)
-
-    def is_degraded(self, tier: str) -> bool:
-        """Whether the results of a tier are marked."""
-        found = self.tiers.all.get(tier)
-        return found is not None and found.degraded
-
-    def eligible(self, task: TaskRecord) -> tuple[str, ...]:
-        """All tiers that may serve the task, best first; empty where none of this service may."""
-        try:
-            return self.tiers.route(work_of(task))
-        except (NoTier, UnknownTier):
-            return ()
-
-    def cache_keys(self, task: TaskRecord, route: Sequence[str]) -> tuple[str, ...]:
-        """The cache keys of a task that takes part in the cache, were it to go this route; else none."""
-        return self.tiers.cache_keys(route, task.options, contents_of(task)) if task.cache_keys else ()
 
     # -- for views --------------------------------------------------------------------------------------------------
 
@@ -284,7 +220,7 @@ class TierBoard:
         limit = tier.settings.concurrency
         if limit is not None:
             free, slots = min(free, limit - len(live.running)), min(slots, limit)
-        latency = _median(live)
+        latency = live.latency_s
         now = self._monotonic()
         oldest = min(live.running.values(), default=now)
         return TierState(
@@ -297,7 +233,7 @@ class TierBoard:
             waiting=waiting,
             frees_in_s=max(0.0, (latency or 0.0) - (now - oldest)),
             latency_s=latency,
-            success=_success(live),
+            success=live.success,
             patience_s=tier.settings.patience_s,
         )
 
@@ -352,38 +288,6 @@ class TierBoard:
             self._store.keep(self._key, records)
         except StoreUnavailable as error:
             log.warning("breakers_not_kept", error=str(error))
-
-
-def work_of(task: TaskRecord) -> Work:
-    """A stored task as the tiers see it."""
-    return Work(task.renderer, task.fallback, task.options, task.source.media, task.audio.media)
-
-
-def contents_of(task: TaskRecord) -> Contents:
-    """What is in the inputs of a stored task."""
-    return Contents(task.source.sha256, task.audio.sha256)
-
-
-def _verdict(failure: Failure | None) -> bool | None:
-    """Served, failed, or neither: the caller's own mistake and our own interruption say nothing of the tier."""
-    if failure is None:
-        return True
-    return False if failure.policy.next_tier_after is not None else None
-
-
-def _breaker_verdict(failure: Failure | None) -> bool | None:
-    if failure is None:
-        return True
-    return False if failure.policy.counts_on_breaker else None
-
-
-def _median(live: _Live) -> float | None:
-    served = [seconds for seconds, ok in live.outcomes if ok]
-    return statistics.median(served) if served else None
-
-
-def _success(live: _Live) -> float:
-    return sum(ok for _, ok in live.outcomes) / len(live.outcomes) if live.outcomes else 1.0
 
 
 def _record(kept: dict[str, Any] | None) -> BreakerRecord | None:

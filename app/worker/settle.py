@@ -23,6 +23,7 @@ from app.store.records import Artifact, AttemptEnd, Claim, InputRef, KeepFor, Ta
 from app.worker import wire
 from app.worker.aftermath import Aftermath
 from app.worker.board import TierBoard
+from app.worker.matching import is_degraded
 from app.worker.publish import publish, unpublish
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class Settler:
                     claim,
                     artifact,
                     served_by=claim.tier,
-                    degraded=self._board.is_degraded(claim.tier),
+                    degraded=is_degraded(self._board.tiers, claim.tier),
                     stages=finished.stages,
                     facts=finished.facts,
                     quality=_quality(finished),
@@ -119,7 +120,7 @@ class Settler:
         cache = self._cache
         if cache is None or result_key is None:
             return None
-        ttl_s = cache.degraded_ttl_s if self._board.is_degraded(claim.tier) else cache.ttl_s
+        ttl_s = cache.degraded_ttl_s if is_degraded(self._board.tiers, claim.tier) else cache.ttl_s
         return KeepFor(result_key, ttl_s, cache.max_bytes)
 
     def _doubt(self, claim: Claim, finished: wire.Finished, elapsed_s: float, result_key: str | None) -> str:
@@ -136,7 +137,7 @@ class Settler:
                     artifact,
                     error=_error_of(failure),
                     served_by=claim.tier,
-                    degraded=self._board.is_degraded(claim.tier),
+                    degraded=is_degraded(self._board.tiers, claim.tier),
                     stages=finished.stages,
                     facts=finished.facts,
                     quality=_quality(finished),
