@@ -19,10 +19,8 @@ class Order:
     """What an attempt on a tier is to do."""
 
     tier: str
-    renderer: str
     options: dict[str, Any]
     time_limit_s: float | None
-    degraded: bool
     result_key: str | None = None
     """What its result is cached by; None if it is not."""
 
@@ -38,9 +36,8 @@ def order_of(tiers: Tiers, task: TaskRecord, tier: str) -> Order:
         raise CodedError(
             FailureCode.UPSTREAM_REJECTED, f"The tier {tier} does not take the options: {error}"
         ) from error
-    own = found.settings
     key = tiers.result_key(found, options, contents_of(task)) if task.cache_keys else None
-    return Order(tier, own.renderer, options, own.time_limit_s, found.degraded, key)
+    return Order(tier, options, found.settings.time_limit_s, key)
 
 
 def is_degraded(tiers: Tiers, tier: str) -> bool:
