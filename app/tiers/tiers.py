@@ -93,6 +93,15 @@ class Tier:
             adapted[own.rename_options.get(name, name)] = mapped
         return self.options_model.model_validate(adapted).model_dump(mode="json")
 
+    def refusal_of(self, name: str, value: Any) -> ValidationError | None:
+        """What is wrong with the value of one option, for this tier; None if nothing is, whatever the others are."""
+        try:
+            self.options_for({name: value})
+        except ValidationError as error:
+            own = self.settings.rename_options.get(name, name)
+            return error if any(item["loc"][:1] == (own,) for item in error.errors()) else None
+        return None
+
     @cached_property
     def options_model(self) -> type[BaseModel]:
         """What its renderer takes."""
@@ -233,13 +242,29 @@ class Tiers:
         first: ValidationError | None = None
         for tier in self.candidates(renderer, fallback):
             try:
-                tier.options_for(options)
+                self._require_options(tier, options)
             except ValidationError as error:
                 first = first or error
             else:
                 return
         if first is not None:
             raise first
+
+    def _require_options(self, tier: Tier, options: Mapping[str, Any]) -> None:
+        """Raise `pydantic.ValidationError` unless `tier` takes these options.
+
+        What it ignores must mean something to another tier, value and all: else a wrong value of an option would be
+        served as a misspelt one is not, by a motionless picture.
+        """
+        tier.options_for(options)
+        for name in tier.ignores & options.keys():
+            knowing = [
+                other for other in self.all.values() if other.capabilities.lip_sync and name in other.option_names
+            ]
+            refusals = [other.refusal_of(name, options[name]) for other in knowing]
+            wrong = [refusal for refusal in refusals if refusal is not None]
+            if refusals and len(wrong) == len(refusals):
+                raise wrong[0]
 
     def route(self, work: Work) -> tuple[str, ...]:
         """The tiers that may serve `work`, best first. Raises `UnknownTier`, `NoTier`.
@@ -251,7 +276,7 @@ class Tiers:
             reason = self.absence(tier) or tier.refusal(work)
             if not reason:
                 try:
-                    tier.options_for(work.options)
+                    self._require_options(tier, work.options)
                 except ValidationError as error:
                     reason = "it does not take these options: " + ", ".join(
                         f"{'.'.join(map(str, item['loc']))} ({item['msg']})" for item in error.errors()

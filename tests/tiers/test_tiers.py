@@ -144,6 +144,20 @@ def test_a_renderer_without_lip_sync_is_degraded_though_the_operator_forgot():  
     assert tiers.route(work(renderer="last", fallback="equal")) == ("good",)
 
 
+def test_the_last_resort_does_not_serve_a_value_that_no_tier_takes():  # R2.3
+    rename = {"force": "strength"}
+    tiers = Tiers([tier("main"), tier("other", rename_options=rename, only_by_name=True), tier("last", "still")])
+    for options in ({"strength": "abc"}, {"strength": 99}, {"strength": 99, "crop": "face"}, {"force": "abc"}):
+        for renderer in (None, "last"):
+            with pytest.raises(ValidationError, match="strength"):
+                tiers.check_options(renderer, "any", options)
+            with pytest.raises(NoTier):
+                tiers.route(work(renderer=renderer, options=options))
+    for options in ({"strength": 0.5}, {"force": 0.5}):
+        tiers.check_options(None, "any", options)
+        assert "last" in tiers.route(work(options=options))
+
+
 def test_the_last_resort_ignores_what_means_something_to_the_others_only():  # R2.3
     tiers = Tiers(LAST)
     options = {"strength": 1.2, "seed": 4, "max_side": 640}
