@@ -21,6 +21,7 @@ RUN grep '^torch==' constraints.txt > torch.txt \
  && pip install --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple -c constraints.txt -r torch.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY app ./app
+COPY greenroom ./greenroom
 RUN pip install -c constraints.txt '.[otlp,postgresql]'
 
 FROM ${BASE} AS runtime

@@ -10,8 +10,10 @@ import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 
 from app.config import Settings
 from app.health.alarms import Alarms
@@ -147,6 +149,43 @@ def test_the_image_copies_only_what_the_builder_is_sent() -> None:
     }
     assert copied == sent
     assert [name for name in sorted(copied) if not (PROJECT / name).exists()] == []
+
+
+def test_the_image_has_every_package_of_the_project() -> None:
+    found = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    packages = {name.partition(".")[0] for name in found["find"]["include"]}
+    lines = (PROJECT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert packages == {"app", "greenroom"}
+    assert all(f"COPY {name} ./{name}" in lines for name in packages)
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", ["greenroom", "greenroom-gpu", "greenroom-postgresql"])
+def test_what_compose_starts_is_configured_by_settings_that_exist(name: str) -> None:
+    service = compose()["services"][name]
+    assert {variable.removeprefix("GREENROOM_").lower() for variable in service["environment"]} <= set(
+        Settings.model_fields
+    )
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert [volume.split(":")[1] for volume in service["volumes"]] == ["/data"]
+    assert service.get("profiles", []) == [name.partition("-")[2]] * (name != "greenroom")
+
+
+def test_compose_gives_the_service_the_database_that_it_starts() -> None:
+    file = compose()
+    service, database = (file["services"][name] for name in ("greenroom-postgresql", "database"))
+    own = database["environment"]
+    url = f"postgresql://{own['POSTGRES_USER']}:{own['POSTGRES_PASSWORD']}@database:5432/{own['POSTGRES_DB']}"
+    assert service["environment"]["GREENROOM_DATABASE_URL"] == url
+    assert service["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert (database["profiles"], "ports" in database) == (service["profiles"], False)
+    # A folder belongs to one database, so that none is shared with the services that use SQLite.
+    used = [volume.split(":")[0] for one in file["services"].values() for volume in one["volumes"]]
+    assert set(used) == set(file["volumes"])
+    assert used.count("greenroom-shared") == used.count("greenroom-database") == 1
 
 
 def test_the_grace_given_by_deployments_is_longer_than_the_service_s_own() -> None:
