@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.store.errors import ClientQueueFull, QueueFull, StoreUnavailable, UntrustedResult
 from app.store.records import Created, IdempotencyKey, NewTask
 

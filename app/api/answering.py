@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from app.api.described import Described
 from app.api.ports import ApiDependencies
-from app.api.problems import MEDIA_TYPE, PROBLEMS, ProblemCode, ProblemError
+from app.api.problem_codes import PROBLEMS, ProblemCode
+from app.api.problems import MEDIA_TYPE, ProblemError
 from app.api.resource import Holds, task_resource, waiting
 from app.forecast.outlook import Outlook
 from app.store.records import TaskRecord

@@ -13,7 +13,8 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from app.api.errors import invalid_request
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 _SHOWN = 64

@@ -8,7 +8,8 @@ from typing import Any
 
 from app.api.answering import outlook_of
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.api.resource import Holds, rfc3339
 from app.intake.resolve import Given
 from app.intake.results import result_of

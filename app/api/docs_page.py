@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from app.api.problems import INPUT_TITLES, PROBLEMS, SERVICE_TITLES, input_status
+from app.api.problem_codes import INPUT_TITLES, PROBLEMS, SERVICE_TITLES, input_status
 from app.retry.taxonomy import FAILURE_TABLE
 
 _STYLE = """

@@ -8,7 +8,8 @@ from typing import Any
 from app.api.chaining import look_up
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError
 from app.intake.resolve import Given
 from app.store.records import Callback, InputRef, NewTask
 from app.tasks.rank import PRIORITY_DEFAULT

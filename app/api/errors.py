@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.api.problems import FieldError, Problem, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, Problem, ProblemError
 from app.intake.refusal import InputsRefused
 from app.retry.taxonomy import CodedError
 from app.store.errors import IdempotencyConflict, NoSuchPredecessor, PredecessorFailed, StoreUnavailable

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from app.api.drop_in.duix import DuixAnswer
 from app.api.drop_in.human import HumanAnswer, HumanData
-from app.api.problems import Problem, ProblemCode
+from app.api.problem_codes import ProblemCode
+from app.api.problems import Problem
 from app.api.resource import rfc3339, task_resource
 from app.api.routes.deliveries import DeliveryLinks, DeliveryPage, Replayed, TaskDeliveries, delivery_resource
 from app.api.routes.observing import (

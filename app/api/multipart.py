@@ -16,7 +16,8 @@ from starlette.requests import Request
 
 from app.api.body import pieces
 from app.api.errors import invalid_request
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.intake.blobs import Blob, BlobStore, BlobWriter
 from app.intake.names import display_name
 from app.intake.resolve import Received

@@ -12,7 +12,8 @@ from app.api.answering import not_found
 from app.api.draft import Draft, complete
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.api.submission import idempotency_key
 from app.intake.resolve import Given
 from app.store.records import Created, IdempotencyKey, InputRef, TaskFilter, TaskRecord

@@ -10,7 +10,8 @@ from fastapi import Request
 from app.api.body import declared_length, parse_object, read_limited
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 
 NO_BODY = (408, 413, 415, 422)
 """What else an address answers that takes no body."""

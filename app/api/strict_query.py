@@ -14,7 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from app.api.errors import invalid_request
-from app.api.problems import FieldError, ProblemCode
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError
 
 _SHOWN = 64
 """Characters of a name that is not ours."""

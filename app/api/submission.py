@@ -18,7 +18,8 @@ from app.api.errors import field_errors, invalid_request
 from app.api.models import CallbackRequest, DeriveRequest, GenerateRequest, json_bytes
 from app.api.multipart import FormLimits, boundary_of, read_form
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.failpoints import hit
 from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError

@@ -8,7 +8,6 @@ threads of this store's own, so that a slow disk holds up neither the event loop
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
@@ -23,18 +22,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
-from app.intake.refusal import disk_errors, refuse
-from app.retry.taxonomy import CodedError, FailureCode
+from app.intake.copying import BUFFER_BYTES, copy, sync_directory, write_all
+from app.intake.refusal import disk_errors, too_large
 
-BUFFER_BYTES = 1024 * 1024
-"""Bytes gathered before a trip to a thread: smaller uploads make one trip in all."""
 TOUCH_S = 1.0
 """How long a mark of use counts as now: a sweep's grace time is counted in hours."""
 _THREADS = 4
 _TOUCHES = 4096
-_KERNEL_COPY_BYTES = 1 << 30
-_NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF})
-"""Another file system, an old kernel, a network mount: then the bytes go through user space."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
 
@@ -54,17 +49,6 @@ class DigestMismatch(Exception):
         self.expected = expected
         self.actual = actual
         super().__init__(f"The content has the SHA-256 {actual}, not {expected}.")
-
-
-def too_large(limit: int, *, reason: str = "bytes") -> CodedError:
-    """INPUT_TOO_LARGE for a content over `limit` bytes."""
-    return refuse(
-        FailureCode.INPUT_TOO_LARGE,
-        f"The file is larger than the limit of {limit} bytes.",
-        "Send a smaller file, or ask the operator to raise the limit.",
-        reason=reason,
-        limit=limit,
-    )
 
 
 class BlobStore:
@@ -150,7 +134,7 @@ class BlobStore:
         final = self.path(blob.sha256)
         if not final.parent.is_dir():
             final.parent.mkdir(exist_ok=True)
-            _sync_directory(self._root)
+            sync_directory(self._root)
         with self._lock:
             if _size(final) == blob.bytes:
                 os.utime(final)
@@ -158,7 +142,7 @@ class BlobStore:
             else:
                 temporary.replace(final)
         # Also for a content that was here already: its writer may not have come this far yet.
-        _sync_directory(final.parent)
+        sync_directory(final.parent)
 
     def copy(self, descriptor: int, *, max_bytes: int) -> Blob:
         """Store what can be read from `descriptor`. Blocking. Raises INPUT_TOO_LARGE, DISK_FULL, DISK_ERROR.
@@ -170,7 +154,7 @@ class BlobStore:
             file, path = self.open_temporary()
             try:
                 with file:
-                    _copy(descriptor, file, max_bytes)
+                    copy(descriptor, file, max_bytes)
                     os.fsync(file.fileno())
                 with path.open("rb") as copied:
                     blob = Blob(hashlib.file_digest(copied, "sha256").hexdigest(), os.fstat(copied.fileno()).st_size)
@@ -263,7 +247,7 @@ class BlobWriter:
                 self._file, self._path = self._store.open_temporary()
             for chunk in gathered:
                 self._hash.update(chunk)
-                _write_all(self._file, chunk)
+                write_all(self._file, chunk)
 
     def _finish(self, gathered: list[bytes], expected_sha256: str | None) -> Blob:
         self._drain(gathered)
@@ -287,34 +271,6 @@ class BlobWriter:
                 self._path.unlink(missing_ok=True)
 
 
-def _write_all(file: BinaryIO, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _copy(source: int, target: BinaryIO, max_bytes: int) -> None:
-    """Copy to the end of `source`, reading at most one byte over the limit."""
-    remaining, in_kernel = max_bytes + 1, hasattr(os, "copy_file_range")
-    while remaining > 0:
-        if in_kernel:
-            try:
-                copied = os.copy_file_range(source, target.fileno(), min(remaining, _KERNEL_COPY_BYTES))
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-                in_kernel = False
-                continue
-        else:
-            chunk = os.read(source, min(remaining, BUFFER_BYTES))
-            _write_all(target, chunk)
-            copied = len(chunk)
-        if copied == 0:
-            return
-        remaining -= copied
-    raise too_large(max_bytes)
-
-
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -328,11 +284,3 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpcore
 import httpx
 
-from app.intake.blobs import Blob, BlobStore, too_large
+from app.intake.blobs import Blob, BlobStore
 from app.intake.guard import GuardedBackend
 from app.intake.names import name_from_disposition, name_from_path
-from app.intake.refusal import refuse
+from app.intake.refusal import refuse, too_large
 from app.intake.trust import tls_context
 from app.retry.taxonomy import CodedError, FailureCode
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from app.intake.below import Outside, open_below, real_roots, resolve_below
-from app.intake.blobs import Blob, BlobStore, too_large
+from app.intake.blobs import Blob, BlobStore
 from app.intake.names import display_name
-from app.intake.refusal import refuse
+from app.intake.refusal import refuse, too_large
 from app.retry.taxonomy import CodedError, FailureCode
 
 _CACHE_ENTRIES = 4096

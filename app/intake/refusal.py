@@ -36,6 +36,17 @@ def refuse(code: FailureCode, message: str, hint: str = "", *, reason: str, **de
     return CodedError(code, message, hint, reason=reason, **detail)
 
 
+def too_large(limit: int, *, reason: str = "bytes") -> CodedError:
+    """INPUT_TOO_LARGE for a content over `limit` bytes."""
+    return refuse(
+        FailureCode.INPUT_TOO_LARGE,
+        f"The file is larger than the limit of {limit} bytes.",
+        "Send a smaller file, or ask the operator to raise the limit.",
+        reason=reason,
+        limit=limit,
+    )
+
+
 def with_field(error: CodedError, field: str) -> CodedError:
     """The same error, said about `field` of the request (kept where the error names a field already).
 

@@ -12,7 +12,7 @@ from app.api.drop_in.human import HumanAnswer, HumanRequest
 from app.api.drop_in.placing import Reason
 from app.api.drop_in.terms import DropIn
 from app.api.models import GenerateRequest, TaskQuery
-from app.api.problems import INPUT_TITLES, PROBLEMS, SERVICE_TITLES
+from app.api.problem_codes import INPUT_TITLES, PROBLEMS, SERVICE_TITLES
 from app.api.resource import TaskResource
 from tests.api.kit import Api, ApiFactory
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.intake import blobs as module
-from app.intake.blobs import BUFFER_BYTES, TOUCH_S, Blob, BlobStore, DigestMismatch
+from app.intake.blobs import TOUCH_S, Blob, BlobStore, DigestMismatch
+from app.intake.copying import BUFFER_BYTES
 from app.retry.taxonomy import CodedError, FailureCode
 from tests.intake.conftest import stored_files
 
@@ -109,7 +110,7 @@ async def test_a_full_disk_is_disk_full(blobs: BlobStore, tmp_path: Path, monkey
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_all", no_space)
+    monkeypatch.setattr(module, "write_all", no_space)
     with pytest.raises(CodedError) as error:
         await blobs.put(pieces(b"abc"), max_bytes=100)
     assert error.value.code is FailureCode.DISK_FULL
@@ -124,7 +125,7 @@ async def test_a_failing_disk_is_a_disk_error(
     def broken(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, "_write_all", broken)
+    monkeypatch.setattr(module, "write_all", broken)
     with pytest.raises(CodedError) as error:
         await blobs.put(pieces(b"abc"), max_bytes=100)
     assert error.value.code is FailureCode.DISK_ERROR

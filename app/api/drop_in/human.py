@@ -28,7 +28,8 @@ from app.api.drop_in.placing import CannotPlace, Places, Target, taken
 from app.api.errors import invalid_request
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.api.resource import task_resource
 from app.api.submission import Submission, ordered
 from app.api.waiting import TaskWaiters, unless_disconnected

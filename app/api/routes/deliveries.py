@@ -12,7 +12,8 @@ from app.api.answering import json_response, not_found, problems
 from app.api.described import Described
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.api.resource import rfc3339
 from app.api.strict_body import NO_BODY, without_body
 from app.store.cursor import decode_number, encode_number

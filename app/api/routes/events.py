@@ -10,7 +10,8 @@ from app.api.answering import not_found, problems
 from app.api.chaining import MAX_ID
 from app.api.errors import invalid_request
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError
 from app.api.stream import EventHub, EventStream
 from app.tasks.notices import NOTICES
 from app.tasks.replay import CANCEL_REQUESTED, RELEASED

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Query, Request, Response
 from app.api.answering import outlook_of, problems
 from app.api.file_response import FileSpanResponse, OpenFile
 from app.api.ports import ApiDependencies
-from app.api.problems import ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import ProblemError
 from app.api.ranges import Span, judge
 from app.api.resource import Holds, rfc3339
 from app.api.routes.tasks import load

@@ -8,7 +8,8 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.problems import ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import ProblemError
 
 INDEX = "index.html"
 MEDIA_TYPES = {

@@ -16,7 +16,8 @@ from app.api.errors import field_errors, invalid_request
 from app.api.holding import Holding
 from app.api.models import JsonObject
 from app.api.ports import ApiDependencies
-from app.api.problems import ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import ProblemError
 from app.api.resource import TaskResource
 from app.api.routes.tasks import load
 from app.api.submission import check_options, default_fallback

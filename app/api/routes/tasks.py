@@ -16,7 +16,8 @@ from app.api.errors import invalid_request
 from app.api.holding import Holding
 from app.api.models import DeriveRequest, TaskQuery
 from app.api.ports import ApiDependencies, LiveProgress
-from app.api.problems import FieldError, ProblemCode
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError
 from app.api.ranges import matches
 from app.api.resource import TaskResource, task_resource
 from app.api.routes.generate import body_of

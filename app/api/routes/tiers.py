@@ -12,7 +12,8 @@ from app.api.answering import json_response, problems
 from app.api.body import read_object
 from app.api.described import Described
 from app.api.ports import ApiDependencies, ReloadRefused
-from app.api.problems import ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import ProblemError
 from app.api.resource import rfc3339
 from app.api.strict_body import NO_BODY, without_body
 

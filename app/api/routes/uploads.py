@@ -18,10 +18,12 @@ from app.api.described import Described
 from app.api.errors import invalid_request
 from app.api.multipart import FormLimits, boundary_of, part_too_large, read_form
 from app.api.ports import ApiDependencies
-from app.api.problems import FieldError, ProblemCode, ProblemError
+from app.api.problem_codes import ProblemCode
+from app.api.problems import FieldError, ProblemError
 from app.api.resource import rfc3339
-from app.intake.blobs import DigestMismatch, too_large
+from app.intake.blobs import DigestMismatch
 from app.intake.names import display_name, name_from_disposition
+from app.intake.refusal import too_large
 from app.intake.resolve import Received
 from app.retry.taxonomy import CodedError
 from app.store.records import UploadRecord
