@@ -32,8 +32,11 @@ def batch(
 
         try:
             rows = read_manifest(manifest)
-        except (ManifestError, OSError) as error:
+        except ManifestError as error:
             raise CommandError("INPUT_INVALID", str(error), exit_code=EXIT_INPUT) from error
+        except OSError as error:
+            message = f"manifest: {str(manifest)!r} cannot be read: {error.strerror or error}."
+            raise CommandError("INPUT_NOT_FOUND", message, exit_code=EXIT_INPUT) from error
         settings = settings_from({}, None, config).settings
         address = service_url(url, settings.data_dir, settings.host, settings.port)
         try:

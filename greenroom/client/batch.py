@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> list[Row]:
     """
     rows: list[Row] = []
     names: dict[str, int] = {}
-    for number, fields in _lines(path):
+    for number, fields in _readable(path):
         request = dict(fields)
         name = str(request.pop("name", "") or f"{number:06d}")
         if not _NAME.fullmatch(name):
@@ -288,9 +288,20 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _readable(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
+    """As `_lines`. Raises `ManifestError` for what is no text, or no table."""
+    try:
+        yield from _lines(path)
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text (byte {error.start}): save it as such.") from None
+    except csv.Error as error:
+        raise ManifestError(f"{path} cannot be read as CSV: {error}.") from None
+
+
 def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # Not `splitlines`: a text within JSON may hold separators that it takes for the end of a line.
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
             if line.strip():
                 try:
                     entry = json.loads(line)
@@ -302,6 +313,8 @@ def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         return
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
+        if reader.fieldnames is not None and len(reader.fieldnames) == 1 and ";" in reader.fieldnames[0]:
+            raise ManifestError(f"{path}, line 1: its columns are separated by semicolons; separate them by commas.")
         for entry in reader:
             if None in entry:
                 raise ManifestError(f"{path}, line {reader.line_num}: more values than columns.")

@@ -70,6 +70,10 @@ def test_every_address_in_the_markup_is_relative_and_there() -> None:
             assert address.removeprefix("page/") in ASSETS
 
 
+def test_ids_are_shown_letter_for_letter() -> None:
+    assert '"calt" 0' in text("page.css"), "Inter makes 5x6 a 5 × 6"
+
+
 def test_the_markup_has_neither_inline_scripts_nor_inline_styles() -> None:
     markup = text("index.html")
     assert not re.search(r"<script(?![^>]*\bsrc=)", markup)

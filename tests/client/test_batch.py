@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,29 @@ def test_columns_become_fields_and_options(tmp_path: Path, portrait: Path) -> No
         "metadata": {"who": "Zoë"},
     }  # fmt: skip
     assert second.request == {"source": "https://host/a.mp4", "audio": "upload:y", "renderer": "warp"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("m.csv", "name,source,audio\nZoë,upload:a,upload:a\n".encode("cp1252"), "is not UTF-8 text (byte 20)"),
+        ("m.jsonl", b'{"source": "\xff"}', "is not UTF-8 text"),
+        ("m.csv", b"name;source;audio\na;upload:a;upload:a\n", "line 1: its columns are separated by semicolons"),
+        ("m.csv", b"source,audio\n" + b"x" * 200_000 + b",upload:a\n", "cannot be read as CSV"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_told_as_such(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ManifestError, match=re.escape(told)):
+        read_manifest(tmp_path / name)
+
+
+def test_a_line_of_json_ends_where_the_line_ends(tmp_path: Path) -> None:
+    entry = {"source": "upload:a", "audio": "upload:b", "metadata": {"title": "one\u2028two\u0085three"}}
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(entry, ensure_ascii=False).encode() + b"\r\n\r\n")
+    (row,) = read_manifest(path)
+    assert row.request == entry
 
 
 @pytest.mark.parametrize(
