@@ -16,6 +16,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HEAD_S = 30.0
+"""How long the head of a request may take to come, from the connection or its own first byte on. A peer that is gone
+says nothing more, for ever, and each of its connections holds a descriptor."""
+
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: this service decides when HTTP ends."""
@@ -28,13 +32,58 @@ class Server(uvicorn.Server):
 class WholeAnswers(HttpToolsProtocol):
     """HTTP/1.1 as uvicorn speaks it, with the head and the body of an answer in one packet.
 
-    uvicorn writes them one by one, and a write is the dearest call of a short answer: it wakes the caller, twice.
+    uvicorn writes them one by one, and a write is the dearest call of a short answer: it wakes the caller, twice. Nor
+    does it ever give up on a request that was begun and not sent, or on a connection without one.
     """
+
+    _gives_up: asyncio.TimerHandle | None = None
+    _in_head = True
+    """A head is awaited, or has come in part."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Gather what is written to `transport`."""
         self._gathering = Gathering(transport, self.loop)
         super().connection_made(self._gathering)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came. Heads that come whole, as nearly all do, cost no timer."""
+        super().data_received(data)
+        if self._in_head:
+            self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is there."""
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_waiting()
+        self._in_head = False
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._gives_up is None and not self.transport.is_closing():
+            self._gives_up = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._gives_up = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._expect_head()  # an answer is on its way to the request before
+
+    def _stop_waiting(self) -> None:
+        if self._gives_up is not None:
+            self._gives_up.cancel()
+            self._gives_up = None
 
     def on_response_complete(self) -> None:
         """Let the answer go."""

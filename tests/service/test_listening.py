@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from app.service import listening
 from app.service.listening import Gathering, listen, server_of
 
 WAIT_S = 20.0
@@ -98,10 +99,23 @@ async def _broken(_request: Request) -> StreamingResponse:
     return StreamingResponse(half(), headers={"content-length": "8"})
 
 
+async def _length(request: Request) -> PlainTextResponse:
+    body = await request.body()
+    await asyncio.sleep(1.0)
+    return PlainTextResponse(f"{len(body)} bytes")
+
+
 @contextmanager
 def served() -> Iterator[int]:
     """A small application behind the protocol; its port."""
-    app = Starlette(routes=[Route("/short", _short), Route("/long", _long), Route("/broken", _broken)])
+    app = Starlette(
+        routes=[
+            Route("/short", _short),
+            Route("/long", _long),
+            Route("/broken", _broken),
+            Route("/length", _length, methods=["POST"]),
+        ]
+    )
     server = server_of(app, keep_alive_s=5, grace_s=5)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -158,3 +172,31 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one(protocol: str) ->
         answer = b"".join(iter(lambda: caller.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"\r\n\r\nshort")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /short HT", b"GET /short HTTP/1.1\r\nHost: x\r\n"])
+def test_a_request_that_never_comes_whole_is_given_up(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that is gone says nothing more, for ever, and its connection holds a descriptor."""
+    monkeypatch.setattr(listening, "HEAD_S", 0.2)
+    with served() as port, socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        caller.sendall(sent)
+        assert caller.recv(65536) == b""
+
+
+def test_neither_is_one_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "HEAD_S", 0.2)
+    with served() as port, socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        caller.sendall(b"GET /short HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert caller.recv(65536).endswith(b"short")
+        caller.sendall(b"GET /sho")
+        assert caller.recv(65536) == b""
+
+
+def test_a_body_and_an_answer_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "HEAD_S", 0.5)
+    with served() as port, socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as caller:
+        caller.sendall(b"POST /length HTTP/1.1\r\n")
+        caller.sendall(b"Host: x\r\nContent-Length: 2\r\n\r\n")
+        time.sleep(1.0)
+        caller.sendall(b"abGET /sho")  # the next one's head begins before the answer
+        assert caller.recv(65536).endswith(b"2 bytes")
