@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 _SWEEP_S = 1.0
 """How often it looks although nothing is announced: another service on the same database may have died on the way."""
 _STORE_PAUSE_S = 0.5
+_FAULT_PAUSE_S = 60.0
+"""Before a task is looked at again that could neither be released nor failed."""
 _BATCH = 200
 _AT_ONCE = 8
 """Releases under way together: enough to share commits, few enough to leave the disk to others."""
@@ -167,6 +169,16 @@ class Releaser:
             except Exception as error:  # noqa: BLE001 - it is written down, and must not hold up the others
                 await self._failed(task, classify_exception(error))
 
+    async def _failed(self, task: TaskRecord, failure: Failure) -> None:
+        """As `_judge`; a task that cannot even be failed is looked at again later, and holds up no other."""
+        try:
+            await self._judge(task, failure)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("release_not_refused", **_who(task))
+            self._put_off[task.id] = _PutOff(0, self._monotonic() + _FAULT_PAUSE_S)
+
     async def _release(self, task: TaskRecord) -> None:
         tiers = self._tiers()
         ready = await self._prepared(task, tiers)
@@ -183,7 +195,7 @@ class Releaser:
             keys = await self._keys(task, now, route, ready.source, ready.audio)
             await self._store.areroute(route, [task.id], cache_keys=keys)
 
-    async def _failed(self, task: TaskRecord, failure: Failure) -> None:
+    async def _judge(self, task: TaskRecord, failure: Failure) -> None:
         """Try again later if that may help, as the failure table says, else fail the task."""
         policy = failure.policy
         tries = self._put_off[task.id].tries if task.id in self._put_off else 0

@@ -156,10 +156,16 @@ class Janitor:
         """Remove those of some results, at most 500, that neither a task nor the cache gives out; which they were."""
         names = {str(path.relative_to(self._results_dir.parent)): path for path in paths}
         used = self._store.results_in_use(list(names))
-        unused = [path for name, path in names.items() if name not in used]
-        for path in unused:
+        return [path for name, path in names.items() if name not in used and self._remove(path)]
+
+    def _remove(self, path: Path) -> bool:
+        """Remove a file; False, and it is told, where that cannot be done: it must not keep all others."""
+        try:
             path.unlink(missing_ok=True)
-        return unused
+        except OSError as error:
+            log.warning("file_not_removed", path=str(path), reason=str(error))
+            return False
+        return True
 
     def _old_files(self, folder: Path) -> Iterator[Path]:
         limit = self._clock() - ORPHAN_AGE_S

@@ -22,8 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
+import structlog
+
 from app.intake.copying import BUFFER_BYTES, copy, sync_directory, write_all
 from app.intake.refusal import disk_errors, too_large
+
+log = structlog.get_logger(__name__)
 
 TOUCH_S = 1.0
 """How long a mark of use counts as now: a sweep's grace time is counted in hours."""
@@ -173,7 +177,7 @@ class BlobStore:
         old = time.time() - grace_s
         for path in self._temporary.iterdir():
             if _modified(path) < old:
-                path.unlink(missing_ok=True)
+                _remove(path)
         removed = []
         for shard in sorted(p for p in self._root.iterdir() if len(p.name) == 2):
             idle = [p.name for p in shard.iterdir() if _SHA256.fullmatch(p.name) and _modified(p) < old]
@@ -181,9 +185,10 @@ class BlobStore:
                 path = self.path(sha256)
                 with self._lock:
                     if _modified(path) < old:
-                        removed.append(Blob(sha256, _size(path) or 0))
-                        path.unlink(missing_ok=True)
                         self._touched.pop(sha256, None)
+                        size = _size(path) or 0
+                        if _remove(path):
+                            removed.append(Blob(sha256, size))
         return removed
 
     def close(self) -> None:
@@ -284,3 +289,13 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file; False, and it is told, where that cannot be done: it must not keep all others."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("file_not_removed", path=str(path), reason=str(error))
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from app.store.rows import TASK, task_record
 from app.store.schema import delivery_tries, events, outbox, tasks
 from app.store.transaction import Transaction
 from app.tasks.notices import PROGRESS
+
+log = logging.getLogger(__name__)
 
 LIST_LIMIT = 1000
 """Notices of one task that are listed, the newest."""
@@ -49,23 +52,51 @@ def take(
         if not rows:
             break
         for row in rows:
-            if counts.get(row.endpoint, 0) < per_endpoint:
+            if counts.get(row.endpoint, 0) < per_endpoint and (notice := _taken(tx, row, owner, lease_s)) is not None:
                 counts[row.endpoint] = counts.get(row.endpoint, 0) + 1
-                taken.append(_taken(tx, row, owner, lease_s))
+                taken.append(notice)
     return taken
 
 
-def _taken(tx: Transaction, row: Any, owner: str, lease_s: float) -> Notice:
+def _taken(tx: Transaction, row: Any, owner: str, lease_s: float) -> Notice | None:
+    """The notice, taken; None for one that cannot be read: it is given up, so that it does not stop all others."""
     event_id, kind, at, _endpoint, snapshot, tries, taken = row[: len(_SENT)]
     task = task_record(row[len(_SENT) :])
-    assert task.callback is not None
+    try:
+        assert task.callback is not None
+        told, progressed = as_it_was(task, snapshot), snapshot.get("progress")
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        log.exception("Notice %s of task %s cannot be read and is given up", event_id, task.id)
+        _give_up(tx, event_id, task.id, f"The notice as it was stored cannot be read: {error!r}")
+        return None
     tx.connection.execute(
         update(outbox)
         .where(_o.event_id == event_id)
         .values(next_at=tx.now + lease_s, lease_owner=owner, taken=taken + 1)
     )
-    return Notice(
-        event_id, kind, at, as_it_was(task, snapshot), task.callback, tries, taken + 1, snapshot.get("progress")
+    return Notice(event_id, kind, at, told, task.callback, tries, taken + 1, progressed)
+
+
+def _give_up(tx: Transaction, event_id: int, task_id: str, message: str) -> None:
+    """A notice is dead without having been sent."""
+    ended = update(outbox).where(_o.event_id == event_id)
+    ended = ended.values(state="dead", next_at=None, lease_owner=None, ended_at=tx.now, total_tries=_o.total_tries + 1)
+    n = tx.connection.execute(ended.returning(_o.total_tries)).scalar_one()
+    _write_try(tx, event_id, n, Try(tx.now, 0.0, None, "INTERNAL", message))
+    _let_the_next_go(tx, task_id)
+
+
+def _write_try(tx: Transaction, event_id: int, n: int, tried: Try) -> None:
+    tx.connection.execute(
+        insert(delivery_tries).values(
+            event_id=event_id,
+            n=n,
+            at=tried.at,
+            seconds=tried.seconds,
+            status=tried.status,
+            error=tried.error,
+            message=tried.message,
+        )
     )
 
 
@@ -94,17 +125,7 @@ def settle(
             ended_at=tx.now if over else None,
         )
     )
-    tx.connection.execute(
-        insert(delivery_tries).values(
-            event_id=notice.event_id,
-            n=n,
-            at=tried.at,
-            seconds=tried.seconds,
-            status=tried.status,
-            error=tried.error,
-            message=tried.message,
-        )
-    )
+    _write_try(tx, notice.event_id, n, tried)
     if verdict == "gone":
         _close(tx, notice.task.id)
     elif over:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
@@ -200,6 +201,28 @@ def test_a_video_that_will_not_do_fails_the_task_that_waited_for_it(api: Api) ->
     api.succeed(api.start(first), api.media.silent_video.read_bytes())
     error = until_ended(api, second)["error"]
     assert error["code"] == "INPUT_INVALID"
+
+
+def test_a_task_that_can_neither_go_nor_fail_holds_up_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = api.submit()["id"]
+    stuck = api.submit(audio=f"task:{first}")["id"]
+    other = api.submit(after=[first])["id"]
+    refused, arelease = [], api.store.arelease
+
+    async def surprise(task_id: str, _error: object) -> None:
+        refused.append(task_id)
+        raise ValueError("a surprise")
+
+    async def slowly(task_id: str, *release: Any) -> TaskRecord | None:
+        await asyncio.sleep(0.2)  # the other one's end comes in the middle of it
+        return await arelease(task_id, *release)
+
+    monkeypatch.setattr(api.store, "arefuse_release", surprise)
+    monkeypatch.setattr(api.store, "arelease", slowly)
+    api.succeed(api.start(first), api.media.silent_video.read_bytes())
+    until(lambda: refused, "the release to be refused")
+    until_released(api, other)
+    assert set(refused) == {stuck}
 
 
 def test_inputs_that_no_tier_takes_are_refused_at_once_where_that_is_known(api: Api) -> None:

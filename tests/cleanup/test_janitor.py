@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app.cleanup.janitor import ORPHAN_AGE_S, Janitor, Retention
 from app.store.records import Artifact, InputRef, KeepFor, NewTask, UploadRecord
@@ -201,3 +203,20 @@ def test_a_result_of_an_expired_task_stays_while_another_is_given_it(janitor, st
     janitor.sweep()
     assert path.exists()
     assert store.get(second.id).output == artifact
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other(janitor, tmp_path, monkeypatch):
+    stuck, free = old(tmp_path / "results" / "a" / "1.mp4"), old(tmp_path / "results" / "b" / "1.mp4")
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path == stuck:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with structlog.testing.capture_logs() as lines:
+        janitor.sweep()
+    assert stuck.exists()
+    assert not free.exists()
+    assert [line["path"] for line in lines if line["event"] == "file_not_removed"] == [str(stuck)]

@@ -176,6 +176,21 @@ class TestSweep:
         os.utime(path, (at, at))
         return blob
 
+    async def test_one_that_cannot_be_removed_keeps_no_other(
+        self, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stuck, free = [await self._blob(blobs, content, 7200) for content in (b"stuck", b"free")]
+        unlink = Path.unlink
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            if path == blobs.path(stuck.sha256):
+                raise PermissionError("Operation not permitted")
+            unlink(path, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        assert blobs.sweep(lambda _: set(), grace_s=3600) == [free]
+        assert blobs.path(stuck.sha256).exists()
+
     async def test_old_and_unused_goes_all_else_stays(self, blobs: BlobStore) -> None:
         used = await self._blob(blobs, b"used", 7200)
         fresh = await self._blob(blobs, b"fresh", 10)

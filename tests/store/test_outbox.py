@@ -9,6 +9,7 @@ from app.store.deliveries import Notice, Try, Verdict
 from app.store.errors import StaleClaim
 from app.store.interface import Store
 from app.store.records import Callback
+from app.store.schema import outbox
 from app.store.sql import SqlStore
 from app.tasks.notices import DEFAULT_NOTICES, NOTICES, PROGRESS
 from app.tasks.status import Status
@@ -252,3 +253,20 @@ def test_whoever_sends_is_told_of_notices_alone(store: SqlStore) -> None:
     succeed(store, with_callback)
     store.ping()
     assert calls == ["told"]
+
+
+def test_a_notice_that_cannot_be_read_is_given_up_with_its_reason_and_stops_no_other(
+    store: SqlStore, clock: Clock
+) -> None:
+    broken, sound = (create(store, callback=ENDS).id for _ in range(2))
+    for _ in range(2):
+        succeed(store, must_claim(store))
+    unreadable = outbox.update().where(outbox.c.task_id == broken).values(snapshot={"status": "MELTED"})
+    store._write(lambda tx: tx.connection.execute(unreadable))
+    [notice] = take(store)
+    assert notice.task.id == sound
+    [given_up] = run(store.outbox.adeliveries(broken))
+    assert given_up.state == "dead"
+    assert given_up.tries[-1].error == "INTERNAL"
+    assert "cannot be read" in str(given_up.tries[-1].message)
+    assert take(store) == []
