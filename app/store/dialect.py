@@ -56,6 +56,9 @@ class Dialect(Protocol):
     def is_passing(self, error: DBAPIError) -> bool:
         """Whether an error tells of the database's condition (locked, away, full, broken), not of a statement."""
 
+    def was_held_up(self, error: Exception) -> bool:
+        """Whether a passing error says that this process did nothing for too long in the middle of a transaction."""
+
     def words(self, error: BaseException) -> str:
         """The database's own words about an error. Never with credentials."""
 

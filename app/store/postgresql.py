@@ -57,12 +57,14 @@ SET statement_timeout = '{STATEMENT_S}s';
 SET default_transaction_read_only = on;
 """
 
+_IDLE = "25P03"
+"""The transaction did nothing for too long."""
 _PASSING_CLASSES = frozenset({"08", "28", "53", "57", "58"})
 """Connections, log-in, resources, an operator's intervention, the system below."""
 _PASSING = frozenset(
     {
         "25006",  # read-only: a standby that is about to take over
-        "25P03",  # the transaction did nothing for too long
+        _IDLE,
         "40001",  # serialization
         "40P01",  # deadlock
         "42501",  # rights that are missing
@@ -158,6 +160,9 @@ class Postgresql:
         if state is None:  # raised by the driver itself: there is no connection, or a broken one
             return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         return state[:2] in _PASSING_CLASSES or state in _PASSING
+
+    def was_held_up(self, error: Exception) -> bool:
+        return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _IDLE
 
     def words(self, error: BaseException) -> str:
         original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

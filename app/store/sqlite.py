@@ -69,6 +69,9 @@ class Sqlite:
             return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         return (code & 0xFF) in _PASSING
 
+    def was_held_up(self, error: Exception) -> bool:  # noqa: ARG002
+        return False  # it has no such limit
+
     def words(self, error: BaseException) -> str:
         original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         name = getattr(original, "sqlite_errorname", None)

@@ -190,12 +190,13 @@ class Writer:
 
     def _serve(self, batch: list[Job]) -> None:
         while batch:
+            began = time.monotonic()
             try:
                 done = self._commit(batch)
             except (SQLAlchemyError, ValueError, TypeError) as error:  # the last two: of a value that is not storable
                 if is_unavailable(self._dialect, error):
                     self._drop_connection()
-                    batch = self._still_patient(batch, error)
+                    batch = self._still_patient(batch, began, error)
                     if batch:
                         time.sleep(PAUSE_S)
                 elif len(batch) > 1:
@@ -254,9 +255,13 @@ class Writer:
         transaction.end()
         return result, None
 
-    def _still_patient(self, batch: Sequence[Job], error: Exception) -> list[Job]:
-        """Answer those whose time is up with the database's words; return the others."""
-        now = time.monotonic()
+    def _still_patient(self, batch: Sequence[Job], began: float, error: Exception) -> list[Job]:
+        """Answer those whose time is up with the database's words; return the others.
+
+        A try that `began` in time and was then held up in this process says nothing of the database, which may well
+        take the next one at once.
+        """
+        now = began if self._dialect.was_held_up(error) else time.monotonic()
         waiting = [job for job in batch if now - job.queued_at < self._patience_s]
         given_up = [job for job in batch if job not in waiting]
         if not waiting:

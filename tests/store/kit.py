@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
+from unittest.mock import patch
+
+from alembic import command
 
 from app.store.interface import Store
-from app.store.records import Artifact, Claim, IdempotencyKey, InputRef, NewTask, TaskFilter, TaskRecord
+from app.store.records import Artifact, Claim, IdempotencyKey, InputRef, KeepFor, NewTask, TaskFilter, TaskRecord
 from app.tasks.replay import replay
 from app.tasks.status import Status
 
@@ -17,6 +22,7 @@ T = TypeVar("T")
 START = 1_800_000_000.0
 ERROR = {"code": "WORKER_CRASHED", "message": "It died.", "hint": "Look.", "detail": {"signal": 11}}
 ARTIFACT = Artifact("results/a.mp4", "c" * 64, 1234, 2.5, 640, 480, 25.0, 62)
+CACHE_KEY = "a" * 64
 
 
 class Clock:
@@ -71,6 +77,12 @@ def succeed(store: Store, held: Claim) -> TaskRecord:
     return store.succeed(held, ARTIFACT, served_by="warp")
 
 
+def finish(store: Store, held: Claim, result_key: str = CACHE_KEY) -> TaskRecord:
+    """Succeed with a result of its own, which the cache keeps under `result_key`."""
+    artifact = replace(ARTIFACT, path=f"results/{held.task.id}/{held.attempt}.mp4")
+    return store.succeed(held, artifact, served_by="warp", keep=KeepFor(result_key, 3600.0, 10**9))
+
+
 def must_get(store: Store, task_id: str) -> TaskRecord:
     task = store.get(task_id)
     assert task is not None
@@ -105,3 +117,16 @@ def assert_consistent(store: Store, *, purged: bool = False) -> None:
     assert store.queue().by_status == seen
     ids = [event.id for event in store.events(None, limit=1_000_000)]
     assert ids == (sorted(set(ids)) if purged else list(range(1, len(ids) + 1)))
+
+
+@contextmanager
+def migrations_break() -> Iterator[None]:
+    """Have every migration end in a RuntimeError when all its statements are done and nothing is committed."""
+    upgrade = command.upgrade
+
+    def break_after(*args: Any) -> None:
+        upgrade(*args)
+        raise RuntimeError("power cut")
+
+    with patch.object(command, "upgrade", break_after):
+        yield

@@ -11,7 +11,7 @@ import pytest
 
 from app.store.errors import NoSuchPredecessor, PredecessorFailed, QueueFull
 from app.store.interface import Store
-from app.store.records import Callback, Claim, KeepFor, Order, Release, TaskFilter, TaskRecord, Verdict
+from app.store.records import Callback, Claim, Order, Release, TaskFilter, TaskRecord, Verdict
 from app.store.sql import CHUNK
 from app.tasks.notices import NOTICES
 from app.tasks.replay import replay
@@ -19,12 +19,14 @@ from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import (
     ARTIFACT,
+    CACHE_KEY,
     ERROR,
     Clock,
     assert_consistent,
     blob,
     claim,
     create,
+    finish,
     key,
     kinds,
     must_claim,
@@ -34,7 +36,6 @@ from tests.store.kit import (
     succeed,
 )
 
-KEY = "a" * 64
 READY = Release(blob("result.mp4"), blob("voice.wav"), ("warp",))
 
 
@@ -357,19 +358,14 @@ def test_two_services_release_a_task_once(store_factory: StoreFactory, clock: Cl
 # -- the cache and twins ----------------------------------------------------------------------------------------------
 
 
-def finish(store: Store, held: Claim) -> TaskRecord:
-    artifact = replace(ARTIFACT, path=f"results/{held.task.id}/{held.attempt}.mp4")
-    return store.succeed(held, artifact, served_by="warp", keep=KeepFor(KEY, 3600.0, 10**9))
-
-
 def test_a_released_task_is_served_with_a_cached_result(store: Store) -> None:  # R2.7
-    create(store, cache_keys=(KEY,))
+    create(store, cache_keys=(CACHE_KEY,))
     finish(store, must_claim(store))
     first = create(store)
-    second = follow(store, first.id, cache_keys=(KEY,))
+    second = follow(store, first.id, cache_keys=(CACHE_KEY,))
     assert must_get(store, second.id).status is Status.QUEUED, "what it will be made of is not known before"
     succeed(store, must_claim(store))
-    release_all(store, replace(READY, cache_keys=(KEY,)))
+    release_all(store, replace(READY, cache_keys=(CACHE_KEY,)))
     task = must_get(store, second.id)
     assert (task.status, task.cached) == (Status.SUCCEEDED, True)
     assert kinds(store, second.id) == ["queued", "released", "succeeded"]
@@ -380,7 +376,7 @@ def test_equal_tasks_that_are_released_together_are_rendered_once(store: Store) 
     first = create(store)
     tasks = [follow(store, first.id) for _ in range(10)]
     succeed(store, must_claim(store))
-    release_all(store, replace(READY, cache_keys=(KEY,)))
+    release_all(store, replace(READY, cache_keys=(CACHE_KEY,)))
     twins = [must_get(store, task.id) for task in tasks]
     [leader] = [task.id for task in twins if task.twin_of is None]
     assert [task.twin_of for task in twins].count(leader) == 9
@@ -392,11 +388,11 @@ def test_equal_tasks_that_are_released_together_are_rendered_once(store: Store) 
 
 def test_a_released_twin_of_a_running_task_has_started_in_time(store: Store, clock: Clock) -> None:
     first = create(store, priority=9)
-    create(store, cache_keys=(KEY,))
+    create(store, cache_keys=(CACHE_KEY,))
     succeed(store, must_claim(store))
     leader = must_claim(store)
     second = follow(store, first.id, start_deadline_at=clock.now + 5)
-    release_all(store, replace(READY, cache_keys=(KEY,)))
+    release_all(store, replace(READY, cache_keys=(CACHE_KEY,)))
     assert must_get(store, second.id).twin_of == leader.task.id
     clock.advance(10)
     assert store.expire_waiting() == []
@@ -404,23 +400,23 @@ def test_a_released_twin_of_a_running_task_has_started_in_time(store: Store, clo
 
 def test_nobody_follows_a_task_that_waits_so_that_no_circle_can_be_closed(store: Store) -> None:
     """Were `second` to lead `first`, which is equal to it, each would wait for the other for ever."""
-    lead = create(store, cache_keys=(KEY,))
-    first = create(store, cache_keys=(KEY,))
-    second = follow(store, first.id, cache_keys=(KEY,), priority=9)
+    lead = create(store, cache_keys=(CACHE_KEY,))
+    first = create(store, cache_keys=(CACHE_KEY,))
+    second = follow(store, first.id, cache_keys=(CACHE_KEY,), priority=9)
     assert first.twin_of == lead.id
     assert second.cache_keys == ()
-    run(store.areroute(("warp",), [second.id], cache_keys=(KEY,)))
+    run(store.areroute(("warp",), [second.id], cache_keys=(CACHE_KEY,)))
     assert must_get(store, second.id).cache_keys == (), "changed tiers must not make it one that can be followed"
     store.cancel(lead.id)
     store.settle_twins()
     assert must_get(store, first.id).twin_of is None
     assert must_claim(store).task.id == first.id
-    assert create(store, cache_keys=(KEY,)).twin_of == first.id
+    assert create(store, cache_keys=(CACHE_KEY,)).twin_of == first.id
 
 
 def test_a_follower_of_a_twin_is_released_when_that_is_served(store: Store) -> None:
-    create(store, cache_keys=(KEY,))
-    first = create(store, cache_keys=(KEY,))
+    create(store, cache_keys=(CACHE_KEY,))
+    first = create(store, cache_keys=(CACHE_KEY,))
     second = follow(store, first.id)
     finish(store, must_claim(store))
     assert release_all(store) == []
@@ -508,7 +504,7 @@ def test_no_history_loses_a_chained_task(store: Store, clock: Clock, seed: int) 
             case "create":
                 some = chance.sample(ids, min(len(ids), chance.choice([0, 0, 1, 1, 2, 4])))
                 live = tuple(one for one in some if not must_get(store, one).status.is_terminal)
-                keys = chance.choice([(KEY,), ()])
+                keys = chance.choice([(CACHE_KEY,), ()])
                 ids.append(follow(store, *live, cache_keys=keys, priority=chance.randint(0, 9)).id)
             case "claim":
                 if (got := claim(store, lease_s=1e6)) is not None:
@@ -529,7 +525,7 @@ def test_no_history_loses_a_chained_task(store: Store, clock: Clock, seed: int) 
             case "settle":
                 store.settle_twins()
                 broken(store)
-                release_all(store, replace(READY, cache_keys=chance.choice([(KEY,), ()])))
+                release_all(store, replace(READY, cache_keys=chance.choice([(CACHE_KEY,), ()])))
             case "sweep":
                 store.expire_results(clock.now - 5)
                 store.purge_tasks(clock.now - 1e5)

@@ -21,7 +21,7 @@ from app.store.migrate import HEAD, KNOWN
 from app.store.schema import metadata
 from app.store.sql import open_store
 from app.store.sqlite import Sqlite
-from tests.store.kit import ERROR, START, Clock, blob, create
+from tests.store.kit import ERROR, START, Clock, blob, create, migrations_break
 
 
 def scripts() -> ScriptDirectory:
@@ -66,23 +66,13 @@ def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path, clock: Clock
     again.close()
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alembic import command
-
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "greenroom.db"
-    upgrade = command.upgrade
-
-    def break_after(*args: object) -> None:
-        upgrade(*args)  # type: ignore[arg-type]
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(command, "upgrade", break_after)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with migrations_break(), pytest.raises(RuntimeError, match="power cut"):
         open_store(path)
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
-    monkeypatch.undo()
     open_store(path).close()
 
 

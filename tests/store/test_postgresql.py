@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
 pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
 
@@ -22,9 +23,10 @@ from app.store.migrate import HEAD
 from app.store.postgresql import IDLE_S, Postgresql
 from app.store.schema import metadata
 from app.store.sql import SqlStore, open_store
+from app.store.transaction import Transaction
 from tests.postgresql import Cluster
 from tests.store.conftest import PostgresqlFactory
-from tests.store.kit import ERROR, Clock, assert_consistent, create, must_claim, new_task, run
+from tests.store.kit import ERROR, Clock, assert_consistent, create, migrations_break, must_claim, new_task, run
 from tests.store.test_migrations import opened
 
 WAIT_S = 30.0
@@ -50,6 +52,23 @@ def empty(cluster: Cluster) -> str:
 
 def name_in(url: str) -> str:
     return url.partition("@/")[2].partition("?")[0]
+
+
+def test_a_service_that_was_held_up_in_the_middle_of_a_transaction_makes_it_anew(
+    database: PostgresqlFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.store.postgresql, "_WRITER", "SET idle_in_transaction_session_timeout = '0.1s'")
+    store = database(clock, patience_s=0.2)
+    tries = []
+
+    def held_up(transaction: Transaction) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            time.sleep(0.5)  # longer than server and writer wait
+        return transaction.connection.execute(text("SELECT 7")).scalar_one()
+
+    assert store._writer.run(held_up) == 7
+    assert len(tries) == 2
 
 
 def test_writes_and_reads_go_on_when_the_server_ends_every_connection(cluster: Cluster, store: SqlStore) -> None:
@@ -157,17 +176,8 @@ def test_processes_that_open_a_new_database_together_migrate_it_once(empty: str)
     assert Cluster.fetch(empty, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alembic import command
-
-    upgrade = command.upgrade
-
-    def break_after(*args: object) -> None:
-        upgrade(*args)  # type: ignore[arg-type]
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(command, "upgrade", break_after)
-    with pytest.raises(RuntimeError, match="power cut"):
+def test_a_migration_that_fails_leaves_nothing_behind(empty: str) -> None:
+    with migrations_break(), pytest.raises(RuntimeError, match="power cut"):
         open_store(empty)
     assert Cluster.fetch(empty, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 

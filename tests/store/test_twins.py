@@ -10,35 +10,31 @@ from typing import Any
 import pytest
 
 from app.store.interface import Store
-from app.store.records import Claim, KeepFor, TaskRecord
+from app.store.records import Claim, TaskRecord
 from app.store.sql import CHUNK
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import (
-    ARTIFACT,
+    CACHE_KEY,
     ERROR,
     Clock,
     assert_consistent,
     blob,
     claim,
     create,
+    finish,
     kinds,
     must_claim,
     must_get,
     run,
 )  # fmt: skip
 
-KEY, OTHER = "a" * 64, "b" * 64
+OTHER = "b" * 64
 INPUT = {"code": "INPUT_NO_FACE", "message": "There is no face in face.png.", "hint": "Look.", "detail": {}}
 
 
 def twin(store: Store, **more: Any) -> TaskRecord:
-    return create(store, **({"cache_keys": (KEY,)} | more))
-
-
-def finish(store: Store, held: Claim, result_key: str = KEY) -> TaskRecord:
-    artifact = replace(ARTIFACT, path=f"results/{held.task.id}/{held.attempt}.mp4")
-    return store.succeed(held, artifact, served_by="warp", keep=KeepFor(result_key, 3600.0, 10**9))
+    return create(store, **({"cache_keys": (CACHE_KEY,)} | more))
 
 
 def settle(store: Store) -> list[TaskRecord]:
@@ -222,7 +218,7 @@ def test_an_urgent_follower_lifts_its_leader(store: Store) -> None:
 def test_other_keys_are_no_twin(store: Store) -> None:
     twin(store)
     assert twin(store, cache_keys=(OTHER,)).twin_of is None
-    assert twin(store, cache_keys=(KEY, OTHER)).twin_of is None
+    assert twin(store, cache_keys=(CACHE_KEY, OTHER)).twin_of is None
     assert create(store).twin_of is None
 
 
@@ -300,7 +296,7 @@ def test_no_history_loses_a_twin(store: Store, clock: Clock, seed: int) -> None:
     for _ in range(60):
         match chance.choice(["create"] * 5 + ["claim"] * 3 + ["end"] * 3 + ["cancel", "settle", "settle", "time"]):
             case "create":
-                keys = chance.choice([(KEY,), (KEY,), (OTHER,), (OTHER, KEY), ()])
+                keys = chance.choice([(CACHE_KEY,), (CACHE_KEY,), (OTHER,), (OTHER, CACHE_KEY), ()])
                 later = clock.now + 5 if chance.random() < 0.1 else None
                 ids.append(create(store, cache_keys=keys, priority=chance.randint(0, 9), not_before=later).id)
             case "claim":
@@ -310,7 +306,7 @@ def test_no_history_loses_a_twin(store: Store, clock: Clock, seed: int) -> None:
                 one = held.pop(chance.randrange(len(held)))
                 how = chance.choice(["succeed", "succeed", "fail", "retry", "requeue"])
                 if how == "succeed":
-                    finish(store, one, chance.choice(one.task.cache_keys or (KEY,)))
+                    finish(store, one, chance.choice(one.task.cache_keys or (CACHE_KEY,)))
                 else:
                     store.end_attempt(one, how, error=ERROR)  # type: ignore[arg-type]
             case "cancel" if ids:
@@ -328,7 +324,7 @@ def test_no_history_loses_a_twin(store: Store, clock: Clock, seed: int) -> None:
         if not held:
             break
         one = held.pop()
-        finish(store, one, (one.task.cache_keys or (KEY,))[0])
+        finish(store, one, (one.task.cache_keys or (CACHE_KEY,))[0])
     assert_consistent(store)
     for task_id in ids:
         task = must_get(store, task_id)
