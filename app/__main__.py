@@ -8,7 +8,10 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from app.cli import app
+    from app.loading import uncollected
+
+    with uncollected():
+        from app.cli import app
 
     app()
 

@@ -17,6 +17,7 @@ import typer
 
 from app.cli.errors import EXIT_INTERRUPTED, CommandError, exit_code_for, shown
 from app.cli.options import ConfigFile, Debug, RendererOption, Set, renderer_options, require_writable, settings_from
+from app.loading import uncollected
 
 if TYPE_CHECKING:
     from app.cli.progress import ProgressView
@@ -148,8 +149,9 @@ def _render(
         _stops_on_signals(progress := _Stoppable(view)),
     ):
         view.update(Phase.LOAD, 0, 0)
-        renderer = create(settings.tier_renderer, settings.renderer_settings())
-        renderer.load(chosen_device(settings))
+        with uncollected():
+            renderer = create(settings.tier_renderer, settings.renderer_settings())
+            renderer.load(chosen_device(settings))
         job = RenderJob(source=source, audio=audio, output_dir=Path(scratch), options=complete)
         try:
             result = renderer.render(job, progress)

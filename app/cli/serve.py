@@ -8,6 +8,7 @@ import typer
 
 from app.cli.errors import shown
 from app.cli.options import ConfigFile, DataDir, Debug, Set, settings_from
+from app.loading import uncollected
 
 
 def serve(
@@ -38,6 +39,7 @@ def serve(
         loaded = settings_from(flags, more, config)
         for name in loaded.unknown_variables:
             typer.echo(f"warning: the variable {name} names no setting and has no effect", err=True)
-        from app.service.main import run
+        with uncollected():
+            from app.service.main import run
 
         raise typer.Exit(run(loaded.settings, lambda: settings_from(flags, more, config).settings))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from app.loading import uncollected
 from app.quality.checks import check_output
 from app.render import registry
 from app.render.canary import canary_job
@@ -77,8 +78,9 @@ def _load(link: Link) -> tuple[_Renderers, Gate | None]:
         _require_cuda(spec)
     renderers = _Renderers(spec, link.events.fileno())
     first = spec.serves[0]
-    renderer, able = renderers.get(first.tier), registry.capabilities(first.renderer)
-    gate = None if able.judged_apart else _gate(spec.device)
+    with uncollected():
+        renderer, able = renderers.get(first.tier), registry.capabilities(first.renderer)
+        gate = None if able.judged_apart else _gate(spec.device)
     if able.canary:
         _sing(renderer, first, gate)
     return renderers, gate

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from app.loading import uncollected
 from app.quality.gate import Gate
 from app.render.contract import Phase, RenderJob, RenderResult
 from app.worker import wire
@@ -42,7 +43,8 @@ def main(link: Link) -> None:
     """Run until the service says stop or goes away."""
     gate = Gate(link.spec.device)
     try:
-        gate.load()
+        with uncollected():
+            gate.load()
     except Exception as error:  # noqa: BLE001 - the boundary
         link.start_failed(error)
         sys.exit(1)

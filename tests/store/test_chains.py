@@ -565,8 +565,8 @@ def test_who_waits_for_a_task_is_listed_for_as_long_as_it_does(store: Store, clo
     both = follow(store, first.id, second.id)
     clock.advance(1)
     alone = follow(store, first.id)
-    twin = create(store, cache_keys=(KEY,))
-    follower = create(store, cache_keys=(KEY,))
+    twin = create(store, cache_keys=(CACHE_KEY,))
+    follower = create(store, cache_keys=(CACHE_KEY,))
     assert follower.twin_of == twin.id
     assert waiting_for(store, first.id) == [alone.id, both.id]
     assert waiting_for(store, first.id, status=(Status.QUEUED,)) == [alone.id, both.id]
