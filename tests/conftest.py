@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
+from typing import Any, Protocol, runtime_checkable
 
 import pytest
 from hypothesis import settings
@@ -34,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Threads of torch that wait for each other spin, which takes the cores from all the other processes of the tests:
     # a demo beside a busy machine took 27 s of processor time, and 6 s like this. Slots inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The tests' own networks are small, and other tests have the other cores. Slots choose for themselves.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Hundreds of interpreters are started: none but the first should have to compile our modules.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -41,6 +45,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # a process of pytest-xdist; all must agree on the order
         items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """What a fixture is whose log belongs to the failure of a test that used it: a service, or what starts services."""
+
+    def log_tail(self) -> str:
+        """The last lines."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """The failure of a test shows the log of each service that it used."""
+    report = yield
+    if report.failed and report.when != "teardown":
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Logged):
+                report.sections.append((f"log of {name}", value.log_tail()))
+    return report
 
 
 @pytest.fixture

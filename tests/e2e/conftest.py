@@ -23,7 +23,9 @@ from tests.database import empty_database
 SAMPLES = Path(__file__).parents[2] / "samples"
 WAIT_S = 90.0
 """Bound of every wait: a cold start loads torch, on a machine that may be busy."""
-
+ACCOUNT_S = 5.0
+"""A service that failed a test may not answer either."""
+TAIL_LINES = 60
 
 FRUGAL = {"GREENROOM_LOG_FORMAT": "json", "GREENROOM_SPARES": "0"}
 """What services get unless a test says otherwise. A spare process costs as much as the slot that it stands by for."""
@@ -58,10 +60,10 @@ class Service:
                 return None
             return str(found["url"]) if found["pid"] == self.process.pid else None
 
-        return str(until(written, "the service to listen"))
+        return str(until(written, "the service to listen", self.log_tail))
 
     def until_ready(self) -> Service:
-        until(lambda: self.http.get("/health/ready").status_code == 200, "readiness")
+        until(lambda: self.http.get("/health/ready").status_code == 200, "readiness", self.account)
         return self
 
     def post(self, source: Path, audio: Path, **request: Any) -> dict[str, Any]:
@@ -80,14 +82,18 @@ class Service:
         return dict(answer.json())
 
     def until_ended(self, task_id: str) -> dict[str, Any]:
-        return dict(until(lambda: (t := self.task(task_id, wait=20)) and t["is_terminal"] and t, f"{task_id} to end"))
+        def ended() -> dict[str, Any] | None:
+            task = self.task(task_id, wait=20)
+            return task if task["is_terminal"] else None
+
+        return dict(until(ended, f"{task_id} to end", lambda: self.account(task_id)))
 
     def until_rendering(self, task_id: str) -> None:
         def rendering() -> bool:
             progress = self.task(task_id)["progress"]
             return bool(progress["phase"] == "render" and progress["done"] > 0)
 
-        until(rendering, f"{task_id} to render")
+        until(rendering, f"{task_id} to render", lambda: self.account(task_id))
 
     def slot_pid(self) -> int:
         return int(self.http.get("/queue").json()["slots"][0]["pid"])
@@ -95,17 +101,47 @@ class Service:
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
+    def until_logged(self, event: str, task_id: str | None = None, count: int = 1) -> list[dict[str, Any]]:
+        """The records of `event`, of one task or all, once there are as many as `count`.
+
+        What is logged of a change is written after its commit, so that callers may hear of it first.
+        """
+
+        def found() -> list[dict[str, Any]] | None:
+            records = [r for r in self.records() if r["event"] == event and task_id in (None, r.get("task_id"))]
+            return records if len(records) >= count else None
+
+        return list(until(found, f"{count} records of {event}", self.log_tail))
+
+    def log_tail(self) -> str:
+        """The last lines that services on this data directory wrote."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]) or "(nothing)"
+
+    def account(self, task_id: str | None = None) -> str:
+        """What the service knows, for a failure: the task with its attempts, the queue, the end of its log."""
+        paths = ([f"/tasks/{task_id}"] if task_id is not None else []) + ["/queue", "/health/ready"]
+        alive = self.process.poll()
+        parts = [f"service: {'runs' if alive is None else f'exited with {alive}'}", *map(self._shown, paths)]
+        return "\n".join([*parts, "log:", self.log_tail()])
+
+    def _shown(self, path: str) -> str:
+        try:
+            return f"GET {path}: {self.http.get(path, timeout=ACCOUNT_S).text}"
+        except httpx.HTTPError as error:
+            return f"GET {path}: {error!r}"
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(WAIT_S)
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll an outside condition, bounded."""
+def until(condition: Callable[[], Any], what: str, tell: Callable[[], str] = str) -> Any:
+    """Poll an outside condition, bounded. `tell` says what is known if it does not come."""
     end = time.monotonic() + WAIT_S
     while not (value := condition()):
-        assert time.monotonic() < end, f"timed out waiting for {what}"
+        if time.monotonic() >= end:
+            raise AssertionError(f"timed out waiting for {what}\n{tell()}")
         time.sleep(0.02)
     return value
 
@@ -118,20 +154,34 @@ def gone(pid: int) -> bool:
         return True
 
 
+class Starter:
+    """Starts services on one data directory, which share a log."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._made: list[Service] = []
+
+    def __call__(self, *flags: str, **environment: str) -> Service:
+        self._made.append(Service(self._data_dir, *flags, **environment))
+        return self._made[-1]
+
+    def log_tail(self) -> str:
+        """The last lines of the log. A test that fails shows them (`tests/conftest.py`)."""
+        return self._made[-1].log_tail() if self._made else "(no service was started)"
+
+    def stop(self) -> None:
+        """Stop what still runs."""
+        for service in self._made:
+            service.http.close()
+            if service.process.poll() is None:
+                service.stop(signal.SIGKILL)
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts services on one data directory; stops what still runs."""
-    made: list[Service] = []
-
-    def start(*flags: str, **environment: str) -> Service:
-        made.append(Service(tmp_path / "data", *flags, **environment))
-        return made[-1]
-
-    yield start
-    for service in made:
-        service.http.close()
-        if service.process.poll() is None:
-            service.stop(signal.SIGKILL)
+def serve(tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(tmp_path / "data")
+    yield starter
+    starter.stop()
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def test_a_judge_that_stops_answering_is_noticed_and_replaced(lit, portrait, spe
     assert (task["status"], len(task["attempts"])) == ("SUCCEEDED", 1), task["attempts"]
     assert gone(pid)
     assert metric(service, 'greenroom_health_verdicts_total{code="WORKER_UNRESPONSIVE",slot="judge-0"}') == 1
-    told = [record for record in service.records() if record["event"] == "judge_failed"]
+    told = service.until_logged("judge_failed")
     assert "no heartbeat" in told[0]["how"]
 
 

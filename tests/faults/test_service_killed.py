@@ -138,4 +138,4 @@ def test_a_killed_service_leaves_a_daemon_until_its_next_start(rehearse, portrai
     until(lambda: gone(daemon), "the daemon to be gone")
     assert restarted.until_ended(task_id)["status"] == "SUCCEEDED"
     until(lambda: not daemons(task_id), "the daemon of the second attempt to be gone")
-    assert any(record["event"] == "leftover_processes_ended" for record in restarted.records())
+    assert restarted.until_logged("leftover_processes_ended")

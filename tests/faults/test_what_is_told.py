@@ -18,10 +18,6 @@ ANSWER_S = 5.0
 """Far below what a worker is given before it is found wedged; a loaded test machine is slow."""
 
 
-def log_of(service, event, task_id):
-    return [record for record in service.records() if record["event"] == event and record.get("task_id") == task_id]
-
-
 def test_a_failure_without_words_is_shown_with_words_in_the_record_and_the_log(rehearse, portrait, speech):  # R0.1
     service = rehearse()
     audio = speech(0.5)
@@ -32,7 +28,8 @@ def test_a_failure_without_words_is_shown_with_words_in_the_record_and_the_log(r
         task = service.until_ended(task_id)
         assert task["status"] == "FAILED", kind
         told = [task["error"], *(attempt["error"] for attempt in task["attempts"])]
-        told += log_of(service, "retry_scheduled", task_id) + log_of(service, "attempt_ended", task_id)
+        told += service.until_logged("attempt_ended", task_id)
+        told += service.until_logged("retry_scheduled", task_id, len(task["attempts"]) - 1)
         assert len(told) == 1 + 2 * len(task["attempts"])
         for failure in told:
             assert failure["code"]
@@ -50,7 +47,8 @@ def test_every_retry_is_logged_and_recorded_with_all_that_a_search_begins_with(r
     attempts = task["attempts"]
     assert [attempt["error"]["code"] for attempt in attempts] == ["UPSTREAM_CONNECTION"] * 4
     assert {attempt["tier"] for attempt in attempts} == {"rehearsal"}
-    retries, [last] = log_of(service, "retry_scheduled", task_id), log_of(service, "attempt_ended", task_id)
+    retries = service.until_logged("retry_scheduled", task_id, 3)
+    [last] = service.until_logged("attempt_ended", task_id)
     assert [retry["attempt"] for retry in retries] == [1, 2, 3]
     assert [retry["backoff_ms"] for retry in retries] == [attempt["backoff_ms"] for attempt in attempts[:3]]
     assert all(25 <= retry["backoff_ms"] <= 50 for retry in retries)  # the cap of these services is 50 ms
