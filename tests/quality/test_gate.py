@@ -23,11 +23,6 @@ from evaluation.faults import FAULTS, Made, read_frames, read_sound, write
 from tests.render.scenes import SAMPLES, Reports, save_picture, write_silence, write_template
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def gate() -> Gate:
     return Gate("cpu")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -27,14 +25,6 @@ class Counting(FaceAnalyser):
     def locate(self, frame: torch.Tensor, **how: object) -> torch.Tensor | None:
         self.searched += 1
         return super().locate(frame, **how)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ class Recording:
 
 @pytest.fixture(scope="session")
 def analyser() -> SpeechAnalyser:
-    torch.set_num_threads(1)
     return SpeechAnalyser(torch.device("cpu"))
 
 
