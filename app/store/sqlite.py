@@ -69,7 +69,7 @@ class Sqlite:
             return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         return (code & 0xFF) in _PASSING
 
-    def was_held_up(self, error: Exception) -> bool:  # noqa: ARG002
+    def was_held_up(self, _error: Exception) -> bool:
         return False  # it has no such limit
 
     def words(self, error: BaseException) -> str:
