@@ -7,9 +7,11 @@ import signal
 from collections.abc import Generator
 from typing import Any, Protocol, runtime_checkable
 
+import psutil
 import pytest
 from hypothesis import settings
 
+from app.loading import uncollected
 from tests.postgresql import cluster
 
 __all__ = ["cluster"]
@@ -40,6 +42,20 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Hundreds of interpreters are started: none but the first should have to compile our modules.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are cores: tests that start services wait for them much of the time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (psutil.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The collector of cycles would walk over modules and tests again and again: a fifth of what collecting costs."""
+    with uncollected():
+        return (yield)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
