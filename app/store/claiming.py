@@ -73,6 +73,7 @@ _TAKE_AT_ONCE = _TAKE.where(
 """Where nothing is paused and nothing is to be promoted, one statement looks and takes."""
 _TAKE_BEST = _TAKE_AT_ONCE.where(tasks.c.id == _BEST.with_only_columns(tasks.c.id).scalar_subquery())
 _TAKE_BEST_OF_ROUTE = _TAKE_AT_ONCE.where(tasks.c.id == _BEST_OF_ROUTE.with_only_columns(tasks.c.id).scalar_subquery())
+_TAKE_FIRST = _TAKE_BEST.where(tasks.c.route == bindparam("in_route"))
 _INSERT_ATTEMPT = insert(attempts)
 _EARLIER_ERRORS = (
     select(attempts.c.error)
@@ -90,14 +91,13 @@ def claim(
     *,
     tier: str = "",
     offers: Mapping[tuple[str, ...], Offer] | None = None,
+    first_only: bool = False,
 ) -> Claim | None:
     """Take the best-ranked ready task. See `Store.claim`."""
     until = tx.now + lease_s
-    task = _take(
-        tx,
-        None if offers is None else [join(route) for route in offers],
-        {"now": tx.now, "holder": owner, "until": until, "event": tx.next_event_id},
-    )
+    values = {"now": tx.now, "holder": owner, "until": until, "event": tx.next_event_id}
+    routes = None if offers is None else [join(route) for route in offers]
+    task = _take_first(tx, routes, values) if first_only else _take(tx, routes, values)
     if task is None:
         return None
     # Set when the task went to RETRY_WAIT and kept while the retry runs; the row shows no older status any more.
@@ -117,6 +117,13 @@ def claim(
     announce(tx, task, EVENT_OF[Status.RUNNING])
     earlier = _earlier_failures(tx, task) if task.attempt > 1 else ()
     return Claim(task, task.attempt, owner, until, offer.tier, earlier)
+
+
+def _take_first(tx: Transaction, routes: Sequence[str] | None, values: Mapping[str, Any]) -> TaskRecord | None:
+    assert routes is not None
+    (route,) = routes
+    taken = tx.connection.execute(_TAKE_FIRST, {"in_route": route, **values}).one_or_none()
+    return None if taken is None else task_record(taken)
 
 
 def _take(tx: Transaction, routes: Sequence[str] | None, values: Mapping[str, Any]) -> TaskRecord | None:

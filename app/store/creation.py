@@ -129,6 +129,8 @@ def _begin(
         "give_up_at": min((at for at in (start_by, new.deadline_at) if at is not None), default=None),
     }
     tx.due(*moments.values())
+    if not later and not waits:
+        tx.new_routes.add(task.route)
     return task, first_values(task) | moments | {"rank": rank(task.enqueued_at, task.priority)}
 
 

@@ -275,6 +275,16 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """What a commit made wait."""
+
+    at: float
+    """When the first of these tasks is to be looked at: it may start, or its deadline passes; epoch seconds."""
+    new: frozenset[tuple[str, ...]] = frozenset()
+    """The routes of those that are new and may start at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyRoute:
     """A route with tasks that are ready; `tasks` is counted up to a limit."""
 

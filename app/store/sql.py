@@ -45,6 +45,7 @@ from app.store.records import (
     CancelOutcome,
     Claim,
     Created,
+    Due,
     EventRecord,
     IdempotencyKey,
     KeepFor,
@@ -260,8 +261,20 @@ class SqlStore(Store):
         device: str,
         tier: str = "",
         offers: Mapping[tuple[str, ...], Offer] | None = None,
+        first_only: bool = False,
     ) -> Claim | None:
-        return self._write(lambda tx: claiming.claim(tx, owner, lease_s, slot, device, tier=tier, offers=offers))
+        return self._write(
+            partial(
+                claiming.claim,
+                owner=owner,
+                lease_s=lease_s,
+                slot=slot,
+                device=device,
+                tier=tier,
+                offers=offers,
+                first_only=first_only,
+            )
+        )
 
     def ready_routes(self, count_to: int = 100) -> list[ReadyRoute]:
         return self._read(lambda connection: routes.ready_routes(connection, self._clock(), count_to))
@@ -460,7 +473,7 @@ class SqlStore(Store):
     def subscribe(self, listener: Listener) -> None:
         self._writer.subscribe(listener)
 
-    def on_due(self, listener: Callable[[float], None]) -> None:
+    def on_due(self, listener: Callable[[Due], None]) -> None:
         self._writer.on_due(listener)
 
     def on_resumed(self, listener: Callable[[], None]) -> None:

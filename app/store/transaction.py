@@ -59,6 +59,8 @@ class Transaction:
         self.wakes_sender = False
         self.due_at = math.inf
         """When the first of the tasks that were made to wait is to be looked at."""
+        self.new_routes: set[tuple[str, ...]] = set()
+        """Of new tasks that may start at once."""
         self.now = clock()
         self._clock = clock
         self._connection = connection

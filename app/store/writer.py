@@ -28,7 +28,7 @@ from app.store.errors import StoreUnavailable
 from app.store.interface import Listener
 from app.store.jobs import Job, LoopJob, Operation, Outcome, ThreadJob, answer
 from app.store.reads import list_events
-from app.store.records import EventRecord
+from app.store.records import Due, EventRecord
 from app.store.transaction import Transaction
 from app.vital import VitalThread
 
@@ -52,7 +52,7 @@ class _Done:
     events: list[EventRecord]
     wakes_sender: bool
     """Whether notices may be sent now."""
-    due_at: float
+    due: Due
     """When the first of the tasks that it made wait is to be looked at; infinite where it made none wait."""
 
     def is_in(self, connection: Connection) -> bool:
@@ -86,7 +86,7 @@ class Writer:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._listeners: list[Listener] = []
         self._notice_listeners: list[Callable[[], None]] = []
-        self._due_listeners: list[Callable[[float], None]] = []
+        self._due_listeners: list[Callable[[Due], None]] = []
         self._submitting = threading.Lock()
         self._gathered: dict[asyncio.AbstractEventLoop, list[LoopJob]] = {}
         self._closed = False
@@ -138,8 +138,8 @@ class Writer:
         """As `subscribe`, for commits that wrote into the outbox."""
         self._notice_listeners = [*self._notice_listeners, listener]
 
-    def on_due(self, listener: Callable[[float], None]) -> None:
-        """As `subscribe`, for commits after which a task waits for a moment: called with the first such moment."""
+    def on_due(self, listener: Callable[[Due], None]) -> None:
+        """As `subscribe`, for commits after which a task waits for a moment."""
         self._due_listeners = [*self._due_listeners, listener]
 
     def close(self) -> None:
@@ -232,9 +232,10 @@ class Writer:
             outcomes = {job: self._run_one(work, job.operation) for job in batch}
             if work.spoilt:
                 transaction.rollback()
-                return _Done(outcomes, [], wakes_sender=False, due_at=math.inf)
+                return _Done(outcomes, [], wakes_sender=False, due=Due(math.inf))
             work.finish()
-            done = _Done(outcomes, work.events, work.wakes_sender, work.due_at)
+            due = Due(work.due_at, frozenset(work.new_routes))
+            done = _Done(outcomes, work.events, work.wakes_sender, due)
             try:
                 transaction.commit()
             except SQLAlchemyError as error:
@@ -282,9 +283,9 @@ class Writer:
 
     def _tell(self, done: _Done) -> None:
         """Call whoever listens."""
-        if done.due_at < math.inf:
+        if done.due.at < math.inf:
             for due in self._due_listeners:
-                _call(due, done.due_at)
+                _call(due, done.due)
         if done.events:
             for listener in self._listeners:
                 _call(listener, done.events)

@@ -19,7 +19,7 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store.creation import as_error
 from app.store.errors import StoreUnavailable
 from app.store.interface import Store
-from app.store.records import Claim, EventRecord, Offer, TaskRecord
+from app.store.records import Claim, Due, EventRecord, Offer, ReadyRoute, TaskRecord
 from app.store.transitions import SHARED
 from app.vital import VitalThread
 from app.worker.attempt import Attempt
@@ -75,6 +75,10 @@ class Dispatcher:
         self._passed_over = threading.Event()
         """A task became ready while no slot was idle: whoever gives a slot back unused must look again."""
         self._sleeps_until = float("inf")
+        self._new: frozenset[tuple[str, ...]] = frozenset()
+        """The routes of the last commit that made new tasks ready."""
+        self._nothing_waits = False
+        """As the last look at the queue found."""
         self._draining = threading.Event()
         self._twins_left = threading.Event()
         self._lock = threading.Lock()
@@ -148,14 +152,15 @@ class Dispatcher:
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
-    def _on_due(self, at: float) -> None:
-        """A commit made a task wait that is to be looked at at `at`. Each look costs two reads: not one too many."""
-        if at > time.time():
-            if at < self._sleeps_until:
+    def _on_due(self, due: Due) -> None:
+        """A commit made tasks wait. Each look costs two reads: not one too many."""
+        if due.at > time.time():
+            if due.at < self._sleeps_until:
                 self._wake.set()
             return
         self._passed_over.set()
         if self._pool.any_idle():
+            self._new = due.new
             self._wake.set()
 
     def _on_events(self, events: Sequence[EventRecord]) -> None:
@@ -182,6 +187,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 began = time.time()
+                self._start_new()
                 self._fill_slots()
                 if self._twins_left.is_set() or time.time() >= sweep_at:
                     self._settle_twins()
@@ -224,16 +230,31 @@ class Dispatcher:
         while not self._draining.is_set() and self._pool.any_idle() and self._start_one():
             pass
 
+    def _start_new(self) -> None:
+        """Start a task that has come to an empty queue without a look at the queue: its commit told its route.
+
+        That it is the first in line is seen by the claim itself, so nothing is passed over if more has come meanwhile.
+        """
+        new, self._new = self._new, frozenset()
+        if self._nothing_waits and len(new) == 1 and not self._draining.is_set():
+            self._start_of([ReadyRoute(route, 1) for route in new], first_only=True)
+
     def _start_one(self) -> bool:
-        """Place the routes that wait, and start the best task of the first group that has a slot for one."""
+        """Look at all routes that wait, and start a task of one."""
+        ready = self._store.ready_routes()
+        self._nothing_waits = not ready
+        return self._start_of(ready)
+
+    def _start_of(self, ready: Sequence[ReadyRoute], *, first_only: bool = False) -> bool:
+        """Place these routes, and start the best task of the first group that has a slot for one."""
         groups: dict[str, dict[tuple[str, ...], Offer]] = {}
-        for route, placement in self._board.place(self._store.ready_routes()).items():
+        for route, placement in self._board.place(ready).items():
             if placement.tier is not None:
                 offer = Offer(placement.tier, placement.why())
                 groups.setdefault(self._board.group(placement.tier), {})[route] = offer
-        return any(self._start_in(group, offers) for group, offers in groups.items())
+        return any(self._start_in(group, offers, first_only=first_only) for group, offers in groups.items())
 
-    def _start_in(self, group: str, offers: Mapping[tuple[str, ...], Offer]) -> bool:
+    def _start_in(self, group: str, offers: Mapping[tuple[str, ...], Offer], *, first_only: bool) -> bool:
         slot = self._pool.acquire(group)
         if slot is None:
             return False
@@ -245,6 +266,7 @@ class Dispatcher:
                 slot=slot.name,
                 device=slot.plan.device,
                 offers=offers,
+                first_only=first_only,
             )
         finally:
             if claim is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.store.records import Offer
 from app.tasks.status import Status
-from tests.store.kit import START, create, must_get, run
+from tests.store.kit import START, create, must_claim, must_get, run
 
 A, B, AB = ("a",), ("b",), ("a", "b")
 
@@ -77,3 +77,33 @@ def test_small_state_is_kept_and_forgotten_by_name(store):
     assert store.queue().paused is False
     store.keep("breakers", None)
     assert store.kept("breakers") is None
+
+
+def test_who_knows_of_one_route_alone_claims_only_the_first_of_all_that_are_ready(store, clock):
+    def first_of(route):
+        return store.claim("n", lease_s=30, slot="s", device="cpu", offers={route: Offer("x")}, first_only=True)
+
+    assert first_of(A) is None
+    urgent = create(store, route=B, priority=9)
+    later = create(store, route=A)
+    assert first_of(A) is None
+    store.set_paused(True)
+    assert first_of(B) is None
+    store.set_paused(False)
+    assert first_of(B).task.id == urgent.id
+    scheduled = create(store, route=AB, priority=9, not_before=clock.now + 5)
+    clock.advance(10)
+    assert first_of(A) is None
+    assert {r.route for r in store.ready_routes()} == {A, AB}
+    assert [must_claim(store).task.id for _ in range(2)] == [scheduled.id, later.id]
+
+
+def test_a_commit_tells_the_routes_of_new_tasks_that_may_start_at_once(store, clock):
+    told = []
+    store.on_due(told.append)
+    create(store, route=AB)
+    create(store, route=A, not_before=clock.now + 60)
+    store.end_attempt(must_claim(store), "requeue", error=None)
+    store.ping()  # the writer has called the listeners of all earlier commits
+    assert [due.new for due in told] == [{AB}, set(), set()]
+    assert [due.at for due in told] == [clock.now, clock.now + 60, clock.now]

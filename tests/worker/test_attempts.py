@@ -454,6 +454,19 @@ def test_a_resumed_queue_is_served_at_once_and_not_at_the_next_sweep(bench, subm
     assert node.until_ended(task_id).status is Status.SUCCEEDED
 
 
+def test_a_task_that_comes_to_an_empty_queue_is_claimed_without_a_look_at_the_queue(bench, submit, store, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 3600.0)
+    ready_routes, claim, next_due, did = store.ready_routes, store.claim, store.next_due, []
+    monkeypatch.setattr(store, "ready_routes", lambda: did.append("look") or ready_routes())
+    monkeypatch.setattr(store, "claim", lambda *who, **how: did.append("claim") or claim(*who, **how))
+    monkeypatch.setattr(store, "next_due", lambda **since: did.append("sleep") or next_due(**since))
+    node = bench()
+    node.until(lambda: did[-2:] == ["look", "sleep"], "the look at the empty queue once the slot is idle")
+    del did[:]
+    assert node.until_ended(submit()).status is Status.SUCCEEDED
+    assert did[:2] == ["claim", "sleep"]
+
+
 def test_a_task_that_is_due_while_all_slots_are_busy_does_not_keep_the_dispatcher_busy(
     bench, submit, store, monkeypatch
 ):

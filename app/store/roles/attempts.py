@@ -21,12 +21,17 @@ class Attempts(Protocol):
         device: str,
         tier: str = "",
         offers: Mapping[tuple[str, ...], Offer] | None = None,
+        first_only: bool = False,
     ) -> Claim | None:
         """Take the best-ranked runnable task in one transaction: RUNNING, attempt + 1, lease, attempt row, event.
 
         With `offers` only tasks of these routes, each on the tier that is offered for its route; without them any
         task, on `tier`. Skips tasks that are not due and those past their deadline (`expire_waiting` ends them). None
         when there is nothing to run or the queue is paused.
+
+        `first_only`: one route is offered, and None also when its best-ranked task is not the first of all that are
+        ready, or when a scheduled one has come due and is still to be put in its place: who knows only of that route
+        does not pass over others.
         """
 
     def renew(self, claim: Claim, *, lease_s: float) -> TaskRecord:

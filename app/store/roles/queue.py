@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from app.store.figures import QueueStats, Workload
-from app.store.records import ReadyRoute, TaskRecord
+from app.store.records import Due, ReadyRoute, TaskRecord
 
 
 class Queue(Protocol):
@@ -67,8 +67,8 @@ class Queue(Protocol):
         until `since` does not count: whoever could not claim then waits for a slot, not for a time.
         """
 
-    def on_due(self, listener: Callable[[float], None]) -> None:
+    def on_due(self, listener: Callable[[Due], None]) -> None:
         """Add a listener that is told, after a commit that made tasks wait, when the first of them is to be looked at.
 
-        That is when it may start, or when its deadline passes (epoch seconds); now or earlier where it is ready.
+        That is now or earlier where one is ready. It must be quick and must not raise.
         """
