@@ -142,6 +142,9 @@ class Releaser:
 
     async def _look(self) -> None:
         """Fail what waits in vain, release what can go."""
+        if not await self._store.achains_left():
+            self._put_off.clear()
+            return
         for task in await self._store.abreak_chains():
             log.warning("chain_broken", message=(task.error or {}).get("message"), **_who(task))
         while ready := await self._ready():

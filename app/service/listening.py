@@ -19,10 +19,28 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_S = 30.0
 """How long the head of a request may take to come, from the connection or its own first byte on. A peer that is gone
 says nothing more, for ever, and each of its connections holds a descriptor."""
+_DATE_S = 1.0
+"""How often the `Date` of answers changes: it is told in seconds."""
 
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: this service decides when HTTP ends."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Take no more connections, answer what is open, and return from `serve`. Called in its event loop."""
+        self.should_exit = True
+        self._ended.set()
+
+    async def main_loop(self) -> None:
+        """Keep the date in the answers' heads until the end. uvicorn looks ten times a second whether it has come."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_S):
+                    await self._ended.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -181,7 +181,7 @@ class Service:
         await _step(self.deliverer.stop())
         self.app.state.waiters.close()
         self.app.state.hub.close()
-        server.should_exit = True
+        server.end()
         await asyncio.wait([http])
         await _step(self.intake.close())
         await _step(self.sandbox.close())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, bindparam, exists, or_, select, update
 
 from app.retry.taxonomy import Failure, FailureCode
 from app.store import cache, dependencies, twins
@@ -26,6 +26,7 @@ _MET = (tasks.c.waits_for == "", tasks.c.broken_by.is_(None))
 _RELEASABLE = select(*TASK).where(*_MET).order_by(tasks.c.rank, tasks.c.id).limit(bindparam("most"))
 _BROKEN = select(*TASK, tasks.c.broken_by).where(tasks.c.broken_by.is_not(None)).limit(bindparam("most"))
 _ANY_BROKEN = select(exists().where(tasks.c.broken_by.is_not(None)))
+_ANY_LEFT = select(or_(exists().where(tasks.c.broken_by.is_not(None)), exists().where(*_MET)))
 _STILL = select(*TASK).where(tasks.c.id == bindparam("wanted"), *_MET)
 
 
@@ -82,6 +83,11 @@ def refuse_release(tx: Transaction, task_id: str, error: dict[str, Any]) -> Task
     """See `Store.arefuse_release`."""
     task = _still(tx, task_id)
     return None if task is None else finish(tx, task, Status.FAILED, {"error": error}, error=error)
+
+
+def any_left(connection: Connection) -> bool:
+    """See `Store.achains_left`."""
+    return bool(connection.execute(_ANY_LEFT).scalar_one())
 
 
 def any_broken(connection: Connection) -> bool:

@@ -426,6 +426,9 @@ class SqlStore(Store):
         self._tell(paused=paused)
 
     # -- chains -----------------------------------------------------------------------------------------------------
+    async def achains_left(self) -> bool:
+        return await self._aread(chains.any_left)
+
     async def areleasable(self, limit: int) -> list[TaskRecord]:
         return await self._aread(lambda connection: chains.releasable(connection, limit))
 

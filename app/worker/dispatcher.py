@@ -220,6 +220,10 @@ class Dispatcher:
             self._wake.set()  # one of them leads now
 
     def _sweep(self) -> None:
+        """End what has waited too long, rescue what was left. Looked for first: a read, where nothing is to be done."""
+        due = self._store.next_due()
+        if due is None or due > time.time():
+            return
         for task in self._store.rescue_expired():
             self._discard(task.id, task.attempt)
             log.warning("lease_expired", status=task.status.value, **_who(task))

@@ -118,7 +118,8 @@ def served() -> Iterator[int]:
     )
     server = server_of(app, keep_alive_s=5, grace_s=5)
     listener = listen("127.0.0.1", 0)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(sockets=[listener])))
     thread.start()
     try:
         end = time.monotonic() + WAIT_S
@@ -127,8 +128,29 @@ def served() -> Iterator[int]:
             time.sleep(0.01)
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        loop.call_soon_threadsafe(server.end)
         thread.join(WAIT_S)
+        assert not thread.is_alive()
+        loop.close()
+
+
+def test_a_server_that_is_told_to_end_does_not_wait_until_it_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_DATE_S", 3600.0)
+    with served() as port:
+        assert b"short" in _ask(port, "/short")
+
+
+def test_the_date_of_answers_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_DATE_S", 0.05)
+
+    def date(port: int) -> bytes:
+        return next(line for line in _ask(port, "/short").split(b"\r\n") if line.startswith(b"date: "))
+
+    with served() as port:
+        first, end = date(port), time.monotonic() + WAIT_S
+        while date(port) == first:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def _ask(port: int, *paths: str) -> bytes:

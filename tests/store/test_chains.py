@@ -82,6 +82,22 @@ def test_a_task_waits_until_its_predecessor_has_succeeded(store: Store, clock: C
     assert_consistent(store)
 
 
+def test_one_look_tells_whether_a_chain_can_go_on_or_has_broken(store: Store) -> None:
+    first = create(store)
+    follow(store, first.id)
+    assert not run(store.achains_left())
+    succeed(store, must_claim(store))
+    assert run(store.achains_left())
+    release_all(store)
+    assert not run(store.achains_left())
+    held = must_claim(store)
+    last = follow(store, held.task.id)
+    fail(store, held)
+    assert run(store.achains_left())
+    assert broken(store) == {last.id}
+    assert not run(store.achains_left())
+
+
 def test_it_waits_for_all_of_many_in_whatever_order_they_end(store: Store) -> None:
     predecessors = [create(store).id for _ in range(12)]
     last = follow(store, *predecessors)

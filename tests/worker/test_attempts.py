@@ -12,6 +12,7 @@ import time
 
 import psutil
 import pytest
+from sqlalchemy import event
 
 from app.cleanup import scope
 from app.store.errors import StoreUnavailable
@@ -465,6 +466,22 @@ def test_a_task_that_comes_to_an_empty_queue_is_claimed_without_a_look_at_the_qu
     del did[:]
     assert node.until_ended(submit()).status is Status.SUCCEEDED
     assert did[:2] == ["claim", "sleep"]
+
+
+def test_a_dispatcher_with_nothing_to_do_writes_nothing(bench, store, monkeypatch):
+    monkeypatch.setattr(dispatcher, "_SWEEP_S", 0.02)
+    node = bench()
+    node.until_idle()
+    swept, written, next_due = [], [], store.next_due
+
+    def note(connection: object) -> None:
+        written.append(connection)
+
+    event.listen(store._writing, "begin", note)
+    monkeypatch.setattr(store, "next_due", lambda **since: swept.append(1) or next_due(**since))
+    node.until(lambda: len(swept) >= 10, "ten looks")
+    event.remove(store._writing, "begin", note)
+    assert written == []
 
 
 def test_a_task_that_is_due_while_all_slots_are_busy_does_not_keep_the_dispatcher_busy(

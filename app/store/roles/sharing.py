@@ -33,6 +33,10 @@ class Sharing(Protocol):
         Of those that can have neither, or whose twin is gone, the most urgent one leads the others from now on.
         """
 
+    async def achains_left(self) -> bool:
+        """Whether some task's predecessors have all succeeded, or one has failed: then there is something to
+        release or to fail."""
+
     async def areleasable(self, limit: int) -> list[TaskRecord]:
         """Tasks that wait and whose predecessors have all succeeded, the most urgent first. Costs a look-up."""
 
