@@ -176,6 +176,8 @@ class Writer:
     def _next_batch(self, batch: list[Job]) -> bool:
         """Fill `batch` with the operations that wait now, at least one; whether more may come after them."""
         job = self._jobs.get()
+        with self._submitting:
+            pass  # Whoever hands over several has handed over all of them.
         while True:
             if job is None:
                 return False
