@@ -60,6 +60,10 @@ class Inbox:
                 command = wire.decode_command(self._commands.recv_bytes())
             except (EOFError, OSError):
                 leave_with_children()
+            except msgspec.DecodeError as error:
+                # Deaf, it would hear neither of a job nor of a cancel any more.
+                print(f"A command of the service cannot be read: {error}", file=sys.stderr, flush=True)
+                leave_with_children()
             if isinstance(command, wire.Cancel):
                 self._cancelled = (command.task_id, command.attempt)
             else:

@@ -25,6 +25,8 @@ STEPS = 16
 """More than any renderer enters; of one that goes to and fro, the first."""
 _WORD, _TIME = struct.Struct("<Q"), struct.Struct("<d")
 _BEAT, _MOVES, _PHASE, _DONE, _TOTAL, _ATTEMPT, _PID, _PEAK, _SINCE, _ENTERED, _FIRST = (n * 8 for n in range(11))
+_LARGEST = 2**63 - 1
+"""More than anything counts, and what a database can hold: a program's output may say any number."""
 SIZE = _FIRST + STEPS * 16
 
 
@@ -96,8 +98,8 @@ class ProgressBlock:
         if phase is not self._current:
             self._enter(phase)
         self._put(_PHASE, PHASES.index(phase))
-        self._put(_TOTAL, max(total, 0))
-        self._put(_DONE, max(done, 0))
+        self._put(_TOTAL, min(max(total, 0), _LARGEST))
+        self._put(_DONE, min(max(done, 0), _LARGEST))
         self._put(_MOVES, self._get(_MOVES) + 1)
 
     def _enter(self, phase: Phase) -> None:

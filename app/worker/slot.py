@@ -225,7 +225,7 @@ class SlotProcess:
         self._signal(signal.SIGKILL)
         strays.end(below)
         self._join(_KILL_WAIT_S)
-        self._report(strays.end_marked(self._mark))
+        self._end_marked()
         gone = not self.is_alive()
         if not gone:
             log.error("slot_process_unkillable", slot=self.slot, pid=self.pid)
@@ -233,9 +233,14 @@ class SlotProcess:
 
     def end_strays(self) -> None:
         """End what it started and what is no longer below it: nobody else ever would."""
-        self._report(strays.end_marked(self._mark, below=self.pid))
+        self._end_marked(below=self.pid)
 
-    def _report(self, ended: list[int]) -> None:
+    def _end_marked(self, below: int | None = None) -> None:
+        try:
+            ended = strays.end_marked(self._mark, below=below)
+        except OSError as error:  # no descriptor is left to look with: the process itself is ended all the same
+            log.warning("strays_not_looked_for", slot=self.slot, reason=str(error))
+            return
         if ended:
             log.warning("strays_ended", slot=self.slot, pids=ended)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from app.media.probe import probe
 from app.media.video_in import VideoSource
 from app.quality.checks import check_output
 from app.render import registry
+from app.render.command.program import Watch
 from app.render.contract import Cancelled, Phase, RenderJob
 from app.retry.taxonomy import CodedError, FailureCode
 from tests.media.makers import read_number, tone, write_video, write_wav
@@ -431,3 +433,11 @@ def test_the_sudden_death_of_the_slots_process_ends_the_program(stage):
         until(lambda: all_gone(told), "the family to be gone")
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("said", ["inf", "nan", "9" * 1_000, "soon"])
+def test_a_progress_that_is_no_number_is_a_sign_of_life_all_the_same(said: str) -> None:
+    """Were the reading thread to end of it, the program would end at its next line."""
+    watch = Watch(re.compile(r"(?P<percent>\S+)%"))
+    watch.hear(f"{said}%")
+    assert watch.moves == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from app.health import gpu
 from app.retry.taxonomy import Failure, FailureCode
 from app.tasks.ids import new_id
 from app.tiers.tiers import DEVICES
+from app.worker import strays
 from app.worker.launch import Served
 from app.worker.pool import LocalPool
 from app.worker.slot import SlotProcess
@@ -314,3 +316,29 @@ def test_a_line_that_cannot_be_passed_on_does_not_stop_the_process_that_wrote_it
     pool = pool_of(sink=broken, module="tests.worker.talker")
     until(lambda: all(slot.state.value == "idle" for slot in pool.slots()))
     assert len(lines) >= 2000
+
+
+def test_a_process_that_cannot_read_a_command_ends_and_says_so(pool_of):
+    """Deaf, it would hear neither of a job nor of a cancel any more."""
+    lines = []
+    pool = pool_of(sink=lambda slot, line: lines.append(line))
+    slot = pool.slots()[0]
+    until(lambda: slot.state.value == "idle")
+    deaf = slot.process
+    deaf._commands.send_bytes(b"rubbish")
+    until(lambda: slot.process is not deaf)
+    until(lambda: any("cannot be read" in line for line in lines))
+
+
+def test_without_a_descriptor_to_look_for_strays_with_a_slot_gets_its_next_process(pool_of, monkeypatch):
+    def exhausted(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    pool = pool_of()
+    slot = pool.slots()[0]
+    until(lambda: slot.state.value == "idle")
+    dead = slot.process
+    with monkeypatch.context() as patched:
+        patched.setattr(strays, "end_marked", exhausted)
+        os.kill(dead.pid, signal.SIGKILL)
+        until(lambda: slot.state.value == "idle" and slot.process is not dead)

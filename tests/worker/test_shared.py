@@ -83,3 +83,12 @@ def test_a_closed_block_is_gone_and_never_had_a_name():
     assert psutil.Process().num_fds() == before
     with pytest.raises(ValueError, match="released"):
         block.read()
+
+
+@pytest.mark.parametrize(("said", "kept"), [(-1, 0), (10**30, 2**63 - 1)])
+def test_a_number_that_no_work_has_ends_no_attempt(said: int, kept: int):
+    """A program's output may say any number."""
+    block = ProgressBlock()
+    block.move(Phase.RENDER, said, said)
+    assert (block.read().done, block.read().total) == (kept, kept)
+    block.close()

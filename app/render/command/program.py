@@ -136,7 +136,7 @@ class Watch:
             found = self._pattern.search(line)
             if found is None:
                 return
-            with contextlib.suppress(ValueError, TypeError):  # groups that matched nothing
+            with contextlib.suppress(ValueError, TypeError, OverflowError):  # groups that matched nothing, or infinity
                 self._count(found.groupdict())
         self.moved_at = self._clock()
         self.moves += 1
