@@ -32,9 +32,11 @@ SOUNDS = {
     "i": [0.3, 0.9, 0.0, 0.0, 0.0, 1.0],
     "o u": [0.35, 0.3, 0.9, 0.0, 0.0, 1.0],
     "a": [0.95, 0.5, 0.0, 0.0, 0.0, 1.0],
+    "s z": [0.06, 0.5, 0.0, 0.0, 0.0, 1.0],
 }
 """Articulation by what it stands for: jaw, width, protrusion, closure, labiodental, speech."""
 
+_HISSING = "s z"
 _LIDS = (0.0, 0.3, 0.6, 0.85, 1.0, 0.5)
 _GAZES = ((0, 0), (-3, 0), (3, 0), (-8, 0), (8, 0), (0, -4), (0, 5), (5, -3))
 """Degrees to the right and down."""
@@ -47,7 +49,7 @@ def of_parts(studio: Studio, faces: dict[str, Path], voice: Path) -> dict[str, P
     """Mouths, eyes and a head that moves while `voice` speaks, by file name."""
     names = list(faces)
     return {
-        "mouths.jpg": stacked([mouths(studio, faces[name]) for name in names], list(SOUNDS), 150),
+        "mouths.jpg": stacked([mouths(studio, faces[name]) for name in names], list(SOUNDS), 136),
         "blinks.jpg": stacked([blinks(studio, faces[name]) for name in names], [f"{lid:.0%}" for lid in _LIDS], 220),
         "gaze.jpg": stacked([gazes(studio, faces[name]) for name in names], [f"{a} {b}" for a, b in _GAZES], 170),
         "head_motion.jpg": stacked(
@@ -63,7 +65,9 @@ def mouths(studio: Studio, photo: Path) -> list[Picture]:
     picture, subject, compositor = staged(studio, photo)
     said = torch.tensor([sound or SOUNDS["rest"] for sound in SOUNDS.values()])
     frames = picture.repeat(len(said), 1, 1, 1)
-    compositor.render_into(frames, torch.arange(len(said)), _zeros(len(said)), Animator(subject.rest, 1.0).pose(said))
+    hiss = torch.tensor([float(name == _HISSING) for name in SOUNDS])
+    face = Animator(subject.rest, 1.0).pose(said, hiss)
+    compositor.render_into(frames, torch.arange(len(said)), _zeros(len(said)), face)
     frames[0] = picture
     return _cut(frames, subject, (-0.55, 0.55), (-0.35, 0.65))
 

@@ -67,6 +67,7 @@ def test_rounding_leaves_the_skin_below_the_nose_where_it_is(name: str) -> None:
     assert (rounded - rest)[philtrum, :2].norm() < 0.015
 
 
+ALL = tuple(sorted(path.stem for path in FACES.glob("*.jpg")))
 WITHOUT_TEETH = ("hopper", "london_045", "london_061", "london_092", "london_136", "london_140")
 
 
@@ -81,12 +82,37 @@ def test_everybody_has_teeth_of_their_own() -> None:
             assert (one - other).abs().max() > 2.0, "rows of 60 in 0.11 units"
 
 
+def test_everybody_has_lower_teeth_of_their_own() -> None:
+    lower = [teeth_plate(look(picture), picture, 0).lower for picture in map(photo, ALL)]
+    down = torch.linspace(-0.01, 0.04, 60)[None, :, None].expand(1, 60, 240)
+    across = torch.linspace(-0.15, 0.15, 240)[None, None].expand(1, 60, 240)
+    seen = [plate.sample(across, down)[0] for plate in lower if plate is not None]
+    shades = [one[3] * one[:3].mean(0) / one[:3].mean() for one in seen]
+    assert len(shades) == len(ALL)
+    for number, one in enumerate(shades):
+        for other in shades[:number]:
+            assert (one - other).abs().mean() > 0.015, "of their brightness, colour apart"
+
+
+@pytest.mark.parametrize("name", ["london_034", "london_120", "london_126"])
+def test_lower_teeth_have_the_colour_of_ones_own_upper_teeth(name: str) -> None:
+    picture = photo(name)
+    plate = teeth_plate(look(picture), picture, 0)
+    assert plate.own
+    assert plate.lower is not None
+    upper, lower = (one.rgba[:3, one.rgba[3] > 0.9].mean(1) for one in (plate, plate.lower))
+    assert 0.35 < lower.mean() / upper.mean() < 0.85, "in shade"
+    hues = [colour / colour.mean() for colour in (upper, lower)]
+    assert (hues[0] - hues[1]).abs().max() < 0.2
+
+
 def test_the_same_face_has_the_same_teeth_in_a_smaller_photo() -> None:
     large = photo("london_045")
     small = torch.from_numpy(cv2.resize(large.numpy(), (300, 300), interpolation=cv2.INTER_AREA))
     one, other = (build_of(look(picture).rest.shape, 1.0) for picture in (large, small))
     assert one.tooth_width == pytest.approx(other.tooth_width, abs=0.02)
     assert one.shown == pytest.approx(other.shown, abs=0.003)
+    assert one.lower_heights == pytest.approx(other.lower_heights, abs=0.002)
     assert one == build_of(look(large).rest.shape, 1.0)
 
 

@@ -146,6 +146,6 @@ def test_teeth_are_looked_for_where_the_mouth_is_open(subject: Subject) -> None:
 @given(rows=st.integers(0, 300), first=st.integers(0, 60), fps=st.sampled_from([10, 25, 30, 60]))
 def test_articulation_does_not_depend_on_how_frames_are_batched(rows: int, first: int, fps: int) -> None:
     curve = np.random.default_rng(rows).random((rows, 6), np.float32)
-    voice, rate = Voice(curve, rows * 160, np.zeros(rows, np.float32)), Fraction(fps)
+    voice, rate = Voice(curve, rows * 160, *np.zeros((2, rows), np.float32)), Fraction(fps)
     whole = voice.articulation(0, first + 8, rate)
     assert np.allclose(voice.articulation(first, 8, rate), whole[first:], atol=1e-5)

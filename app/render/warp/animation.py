@@ -30,6 +30,9 @@ _POUT = 0.16  # how much taller than at rest each lip looks in full protrusion, 
 _POUT_LEAST = 0.020  # and at least, in units: thin lips turn out what they hide at rest
 _FORWARD = 0.09  # how far protruded lips come forward (seen when the head is turned)
 _PRESS = 0.016  # how much of each lip is pressed out of sight in a closure
+_HISS_GAP = 0.070  # opening at s and z, at least: lips are drawn apart before teeth that are nearly together
+_HISS_RAISE = 0.08  # of the opening is the upper lip's besides
+_HISS_SPREAD = 0.2
 _BITE_GAP = 0.040  # opening at f and v, filled by the edge of the upper teeth
 _BITE_RAISE = 0.55  # of it is the upper lip's
 _BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
@@ -38,8 +41,9 @@ _BITE_TUCK = 0.03  # how much of the lower lip goes behind the teeth
 @dataclass(frozen=True)
 class LowerFace:
     """Shapes of B frames: `shape` [B, COUNT, 3] in head coordinates, `jaw` [B] the chin's drop, `opening` [B] the lips'
-    distance in the middle, `spread` and `rounded` [B] 0..1 as in /i/ and in /u/, `bite` [B] the f/v contact 0..1.
-    `amount` [B] is how much of all that a frame takes on: 0 leaves it as it is, between them it is on its way."""
+    distance in the middle, `spread` and `rounded` [B] 0..1 as in /i/ and in /u/, `bite` [B] the f/v contact 0..1,
+    `hiss` [B] how near the teeth come as in /s/, 0..1. `amount` [B] is how much of all that a frame takes on: 0 leaves
+    it as it is, between them it is on its way."""
 
     shape: Tensor
     jaw: Tensor
@@ -47,11 +51,12 @@ class LowerFace:
     spread: Tensor
     rounded: Tensor
     bite: Tensor
+    hiss: Tensor
     amount: Tensor
 
     def part(self, frames: slice) -> LowerFace:
         """The shapes of some of the frames."""
-        values = (self.shape, self.jaw, self.opening, self.spread, self.rounded, self.bite, self.amount)
+        values = (self.shape, self.jaw, self.opening, self.spread, self.rounded, self.bite, self.hiss, self.amount)
         return LowerFace(*(value[frames] for value in values))
 
 
@@ -69,28 +74,32 @@ class Animator:
         self._bend = seam[:, 1] - seam[4:7, 1].mean()
         self._across = ((outer[:, 0] - self._middle) / max(rest.half_width, 1e-3)).clamp(-1, 1)
 
-    def pose(self, articulation: Tensor) -> LowerFace:
-        """Shapes for articulation [B, 6] (columns `app.speech.channels.CHANNELS`)."""
+    def pose(self, articulation: Tensor, hiss: Tensor | None = None) -> LowerFace:
+        """Shapes for articulation [B, 6] (columns `app.speech.channels.CHANNELS`), and for how much the sounds hiss
+        [B] 0..1, if they do."""
         a = articulation
         # A closure is complete before its curve peaks: lips that are 0.7 shut in the curve touch.
         closed = (a[:, CLOSURE] / 0.7).clamp(0, 1)
         closed = closed * closed * (3 - 2 * closed)
         bite = (a[:, LABIODENTAL] * (1 - closed)).clamp(0, 1)
-        spread = (a[:, WIDTH] - 0.5) * 2 * self._strength
+        # Lips that shut or round over it hide the teeth; a jaw that is heard to be open has them apart.
+        hiss = torch.zeros_like(bite) if hiss is None else hiss * (1 - closed) * (1 - bite)
+        hiss = hiss * (1 - 0.8 * a[:, PROTRUSION]) * ((0.45 - a[:, JAW]) / 0.2).clamp(0, 1) * min(self._strength, 1.0)
+        spread = (a[:, WIDTH] - 0.5) * 2 * self._strength + _HISS_SPREAD * hiss
         rounded = a[:, PROTRUSION] * min(self._strength, 1.0)
         jaw = a[:, JAW] * self._strength
         opening = torch.maximum(WIDEST * jaw * (1 - 0.35 * rounded), _ROUND_GAP * rounded * self._strength)
-        opening = opening * (1 - closed) * (1 - bite)
+        opening = torch.maximum(opening * (1 - closed) * (1 - bite), _HISS_GAP * hiss)
         drop = WIDEST * jaw * _JAW_SHARE * (1 - 0.75 * closed) * (1 - 0.6 * bite)
 
-        lips = self._vertical(opening, bite * _BITE_GAP * min(self._strength, 1.0), rounded)
+        lips = self._vertical(opening, bite * _BITE_GAP * min(self._strength, 1.0), rounded, hiss)
         lips = lips + self._thickness(closed, rounded, bite)
         lips = lips + self._sideways(lips, spread, rounded, opening)
         shape = self._rest + lips + self._skin.follow(lips, drop)
         wide = (spread * (1 - closed)).clamp(0, 1)
-        return LowerFace(shape, drop, opening, wide, rounded.clamp(0, 1), bite, torch.ones_like(drop))
+        return LowerFace(shape, drop, opening, wide, rounded.clamp(0, 1), bite, hiss, torch.ones_like(drop))
 
-    def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor) -> Tensor:
+    def _vertical(self, opening: Tensor, bite: Tensor, rounded: Tensor, hiss: Tensor) -> Tensor:
         """Lips apart by `opening` and `bite` [B]: the lower one hangs in a bow, rounder when `rounded`."""
         across = self._across.abs()
         bow = (1 - across.pow(2.5)).clamp_min(0)
@@ -98,7 +107,7 @@ class Animator:
         together = rounded * (1 - opening / _ROUND_APART).clamp(0, 1) * (1 - _ROUND_REACH)
         bow = bow + rounded[:, None] * ((1 - (across / (1 - together[:, None])).square()).clamp_min(0).pow(0.7) - bow)
         sink = opening[:, None] * (across.square() * _CORNER_DROP) - _FLATTEN * rounded[:, None] * self._bend
-        raised = _UPPER_RAISE + _ROUND_RAISE * rounded
+        raised = _UPPER_RAISE + _ROUND_RAISE * rounded + _HISS_RAISE * hiss
         upper = sink - (opening * raised + bite * _BITE_RAISE)[:, None] * bow
         lower = sink + (opening * (1 - raised) + bite * (1 - _BITE_RAISE))[:, None] * bow
         return self._columns(upper, lower)

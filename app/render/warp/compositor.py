@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -40,7 +38,7 @@ class Compositor:
         """`subject` lies on `device`; `still` [H, W, 3] uint8 is the source where all frames show the same picture."""
         self._still = still
         self._device = device
-        self._plate = replace(plate, rgba=plate.rgba.to(device), light=plate.light.to(device))
+        self._plate = plate.to(device)
         self._mask = LowerFaceMask(subject.rest.shape)
         self._field = SplitField(device)
         self._subject = subject
@@ -194,7 +192,7 @@ class Compositor:
         above, below = y - curves[:, 0], curves[:, 1] - y
         plane = TeethPlane(pose, self._depth).to_plane(near)
         across = x / mouth.half[:, None, None]
-        speaking = (mouth.height(), face.jaw, face.spread, face.rounded, face.bite, 1 / pose.scale)
+        speaking = (mouth.height(), face.jaw, face.spread, face.rounded, face.bite, face.hiss, 1 / pose.scale)
         view = MouthView(plane[..., 0], plane[..., 1], across, above, below, *speaking)
         inside = paint(view, self._plate, light, self._seam)
         edge = (1 / pose.scale).clamp_min(_EDGE)[:, None, None]

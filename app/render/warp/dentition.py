@@ -18,7 +18,14 @@ _ROUNDED = (0.008, 0.011, 0.018, 0.012, 0.012)  # how much higher each edge ends
 _SMILE_ARC = 0.16  # edges rise towards the back: v per u squared
 _ENAMEL = (1.0, 0.955, 0.875)
 _WHITE_LIT_SKIN = (1.15, 0.98, 0.87)  # colour of skin under white light over its brightness
-_LOWER_WIDTH = 0.058  # the four lower incisors are nearly equal
+_LOWER_WIDTHS = (0.057, 0.061, 0.074, 0.076)
+"""Central and lateral incisor, canine, premolar of the lower jaw (5.3, 5.7, 6.8 and 7 mm; Ash & Nelson)."""
+_LOWER_FORESHORTENED = (1.0, 0.95, 0.78, 0.55)
+_LOWER_HIGHER = (0.0, 0.0, 0.006, -0.004)  # units that each ends above the incisors
+_LOWER_ROUNDED = (0.004, 0.005, 0.012, 0.010)
+_LOWER_ARC = 0.5  # v per u squared by which the row sinks towards the back
+_LOWER_SHADE = (0.68, 0.57, 0.52)  # of the upper teeth's colour: in shade, lit by tongue and lip
+_LOWER_TOP, _LOWER_BOTTOM = -0.03, 0.11  # v, from the edges
 _FINE = 3  # teeth are drawn so many times as densely as they are kept: no steps along their edges
 
 
@@ -68,14 +75,37 @@ def enamel(skin: Tensor) -> Tensor:
     return brightness * cast * skin.new_tensor(_ENAMEL)
 
 
-def lower_teeth(u: Tensor, depth: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
-    """Shade and coverage [B, H, W] of the lower incisors at u and at `depth` below their edge (both in units).
+def lower_plate(upper: Plate, scale: float, build: Build) -> Plate:
+    """Lower teeth drawn to go with upper ones, in their colour; v counts from the incisors' edges down.
 
-    pixel: [B, 1, 1] the size of a pixel in units: what is finer than it fades.
+    scale: pixels per unit of the picture; build: whose teeth they are.
     """
-    within = torch.remainder(u / _LOWER_WIDTH, 1.0)
+    rows, columns = plate_size(scale, _LOWER_BOTTOM - _LOWER_TOP)
+    u, v = plate_grid(rows * _FINE, columns * _FINE, _LOWER_TOP, _LOWER_BOTTOM)
+    aside = u - build.lower_middle
+    across, side = aside.abs(), (aside > 0).long()
+    widths = torch.tensor(_LOWER_WIDTHS) * torch.tensor(_LOWER_FORESHORTENED) * build.lower_width
+    ends = widths.cumsum(0)
+    tooth = torch.bucketize(across, ends).clamp_max(len(_LOWER_WIDTHS) - 1)
+    within = ((across - ends[tooth] + widths[tooth]) / widths[tooth]).clamp(0, 1)
     round_off = (2 * within - 1).abs()
-    depth = depth - 0.005 * round_off.pow(4) - 0.5 * u.square()
-    cover = (depth / pixel.clamp_min(0.008) + 0.5).clamp(0, 1) * ((0.20 - u.abs()) / 0.05).clamp(0, 1)
-    gaps = 0.2 * (_LOWER_WIDTH / (6 * pixel)).clamp_max(1.0)
-    return (1 - gaps * round_off.pow(6)) * (1 - 4.0 * u.square()).clamp(0.4, 1), cover
+    higher = torch.tensor(_LOWER_HIGHER)[tooth] + torch.tensor(build.lower_heights).view(2, -1)[1 - side, tooth]
+    edge = _LOWER_ARC * across.square() - higher + torch.tensor(_LOWER_ROUNDED)[tooth] * round_off.pow(4)
+    depth = v - edge
+    cover = (depth / 0.008 + 0.5).clamp(0, 1) * ((ends[-1] - across) / 0.05).clamp(0, 1)
+    turned = 1 + torch.tensor(build.lower_turns).view(2, -1)[1 - side, tooth] * (2 * within - 1) * (2 * side - 1)
+    body = (1 - 0.26 * round_off.pow(8)) * turned * (1 - 4.0 * u.square()).clamp(0.4, 1)
+    body = body * (0.90 + 0.10 * (depth / 0.02).clamp(0, 1))  # edges let light through
+    colour = _usual_colour(upper, build) * upper.light.new_tensor(_LOWER_SHADE)
+    fine = torch.cat([colour[:, None, None] * body, cover[None]], 0)
+    rgba = functional.avg_pool2d(fine[None], _FINE)[0]
+    return Plate(rgba, _LOWER_TOP, _LOWER_BOTTOM, upper.light, own=False, dim=upper.dim)
+
+
+def _usual_colour(plate: Plate, build: Build) -> Tensor:
+    """The colour [3] of upper teeth: what is brighter than half of one's own, the enamel of drawn ones."""
+    if not plate.own:
+        return enamel(plate.light) * plate.dim * plate.light.new_tensor(build.tint)
+    shown = plate.rgba[:3, plate.rgba[3] > 0.9]
+    bright = shown.mean(0)
+    return shown[:, bright >= bright.median()].mean(1)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.render.warp.dentition import enamel, lower_teeth
 from app.render.warp.lighting import Light
 from app.render.warp.teeth import Plate
 
@@ -16,9 +15,11 @@ _TONGUE = (0.74, 0.36, 0.35)
 _LINE = (0.30, 0.16, 0.15)  # the line between shut lips
 _RIM_ABOVE, _RIM_BELOW = 0.020, 0.012  # how far in from the lips' edges that line's colour reaches, in units
 _RIM_LIT = 0.6  # how much of it the teeth take at f and v
-_LOWER = (0.68, 0.57, 0.52)  # of the upper teeth's colour: in shade, lit by tongue and lip
 _LOWER_EDGE = 0.0  # of the lower teeth, below the lips' line at rest, in units
 _LOWER_FROM = 0.15  # opening from which they show
+_BETWEEN = 0.004  # units between upper and lower edges at s and z
+_MEETING = 0.8  # v per u squared by which the lower row then rises towards the back, where the teeth are together
+_HISS_LIT = 0.75  # of the light reaches teeth then
 _NARROW = 0.75  # of the light comes into the narrowest parts of the opening
 
 
@@ -28,7 +29,8 @@ class MouthView:
 
     `u`, `v`: head coordinates of the plane of the teeth. `x`: along the line of the corners, -1..1 between them.
     `above`, `below`: units below the upper and above the lower lip's edge. `opening` [B]: the lips' greatest
-    distance; `jaw`, `spread`, `rounded`, `bite` [B]: as in `animation.LowerFace`. `pixel` [B]: a pixel's size in units.
+    distance; `jaw`, `spread`, `rounded`, `bite`, `hiss` [B]: as in `animation.LowerFace`. `pixel` [B]: a pixel's size
+    in units.
     """
 
     u: Tensor
@@ -41,6 +43,7 @@ class MouthView:
     spread: Tensor
     rounded: Tensor
     bite: Tensor
+    hiss: Tensor
     pixel: Tensor
 
 
@@ -51,7 +54,8 @@ def paint(view: MouthView, plate: Plate, light: Light, seam: float) -> Tensor:
     depth = (view.above / height).clamp(0, 1)
     colour = brightness * _row(_CAVITY, view.u) * (0.55 + 0.75 * depth * depth)[:, None]
     colour = _tongue(colour, view, brightness, depth)
-    colour = _lower_teeth(colour, view, light, seam, plate.dim)
+    if plate.lower is not None:
+        colour = _lower_teeth(colour, view, plate.lower, light, seam, plate.edge)
     colour = _upper_teeth(colour, view, plate, light)
     # Lips turn inward at their edges: into the dark above, into what the tongue and teeth reflect below.
     rim = torch.minimum(_smooth(view.above / _RIM_ABOVE), _smooth((view.below + _RIM_BELOW / 2) / (1.5 * _RIM_BELOW)))
@@ -72,15 +76,18 @@ def _tongue(colour: Tensor, view: MouthView, brightness: Tensor, depth: Tensor) 
     return colour + (lit - colour) * body[:, None]
 
 
-def _lower_teeth(colour: Tensor, view: MouthView, light: Light, seam: float, dim: float) -> Tensor:
-    """They sink with the jaw, like the lip that covers them: their edges show in wide openings only."""
-    edge = seam + _LOWER_EDGE + view.jaw[:, None, None]
-    shade, cover = lower_teeth(view.u, view.v - edge, view.pixel[:, None, None])
-    cover = cover * _smooth((view.opening - _LOWER_FROM) / 0.08)[:, None, None]
-    shade = shade * _side_light(view, light) * _sheltered(view)
-    lit = enamel(light.skin)[:, :, None, None] * _row(_LOWER, view.u) * dim
-    lit = lit * torch.stack([shade, shade.pow(1.1), shade.pow(1.2)], 1)
-    return colour + (lit - colour) * cover[:, None]
+def _lower_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light, seam: float, upper_edge: float) -> Tensor:
+    """They sink with the jaw, like the lip that covers them: their edges show in wide openings, and where they come
+    near the upper ones to hiss."""
+    sunk = seam + _LOWER_EDGE + view.jaw
+    edge = torch.lerp(sunk, torch.full_like(sunk, upper_edge + _BETWEEN), view.hiss.sqrt())[:, None, None]
+    met = _MEETING * view.hiss[:, None, None] * view.u.square()
+    rgba = plate.sample(view.u, view.v - edge + met)
+    gain = (light.skin / plate.light.clamp_min(1.0)).clamp(0.3, 2.0)[:, :, None, None]
+    shown = torch.maximum(_smooth((view.opening - _LOWER_FROM) / 0.08), view.hiss.sqrt())
+    shade = _side_light(view, light) * _sheltered(view)
+    lit = rgba[:, :3] * gain * torch.stack([shade, shade.pow(1.1), shade.pow(1.2)], 1)
+    return colour + (lit - colour) * (rgba[:, 3:] * shown[:, None, None, None])
 
 
 def _upper_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light) -> Tensor:
@@ -91,7 +98,7 @@ def _upper_teeth(colour: Tensor, view: MouthView, plate: Plate, light: Light) ->
     close = 0.25 * torch.exp(-(view.above / 0.015).clamp_min(0)) + 0.15 * torch.exp(-(view.above / 0.06).clamp_min(0))
     shadow = 1 - close * (1 - 0.7 * bite)
     open_enough = _smooth((view.opening - 0.022 + 0.025 * view.spread) / 0.055) * (1 - 0.15 * view.rounded)
-    open_enough = torch.maximum(open_enough, view.bite)[:, None, None]
+    open_enough = torch.maximum(torch.maximum(open_enough, view.bite), _HISS_LIT * view.hiss.sqrt())[:, None, None]
     shade = shadow * torch.lerp(_sheltered(view), 1 - 0.5 * view.x.square().clamp_max(1), bite)
     shade = shade * (0.35 + 0.65 * open_enough)
     if not plate.own:

@@ -79,6 +79,7 @@ class WarpPerformance:
     def play(self, frames: Tensor, numbers: npt.NDArray[np.int64], first: int, batch: Batch) -> None:
         """As `Performance.play`."""
         wanted = torch.from_numpy(self._voice.articulation(first, len(frames), self._rate))
+        hiss = torch.from_numpy(self._voice.hissing(first, len(frames), self._rate))
         gestures = None
         if self._life is not None:
             lived = self._life.at(first, len(frames), self._rate)
@@ -89,14 +90,21 @@ class WarpPerformance:
         self.faceless += int((~shown).sum())
         self.covered += int((shown & ~free).sum())
         which = (shown & free).nonzero()[:, 0]
-        batch.over(len(which), partial(self._draw, frames, which, at, wanted, gestures))
+        batch.over(len(which), partial(self._draw, frames, which, at, wanted, hiss, gestures))
 
     def _draw(
-        self, frames: Tensor, which: Tensor, numbers: Tensor, wanted: Tensor, gestures: Gestures | None, part: slice
+        self,
+        frames: Tensor,
+        which: Tensor,
+        numbers: Tensor,
+        wanted: Tensor,
+        hiss: Tensor,
+        gestures: Gestures | None,
+        part: slice,
     ) -> None:
         """Draw the faces of `frames[which[part]]`, or raise and leave all frames as they were."""
         rows = which[part]
-        face = self._animator.pose(wanted[rows].to(self._device))
+        face = self._animator.pose(wanted[rows].to(self._device), hiss[rows].to(self._device))
         face = replace(face, amount=self._amount[numbers[rows]].to(self._device))
         acts = None if gestures is None else gestures.at(rows, self._device)
         self._compositor.render_into(frames, rows, numbers[rows], face, acts)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.render.film import points
 from app.render.film.pose import HeadPose, fit_poses
-from app.render.warp.dentition import drawn_plate, enamel
+from app.render.warp.dentition import drawn_plate, enamel, lower_plate
 from app.render.warp.eyewear import has_glasses, inside_eyes
 from app.render.warp.lighting import read_light
 from app.render.warp.rest import RestFace, lip_gaps, rest_face
@@ -60,7 +60,8 @@ class TeethPlane:
 
 
 def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:
-    """The person's upper teeth from frame `index` of the source, `frame` [H, W, 3] uint8, or drawn ones."""
+    """The person's upper teeth from frame `index` of the source, `frame` [H, W, 3] uint8, or drawn ones; the lower
+    ones are always drawn."""
     picture = frame.permute(2, 0, 1).float()
     pose = subject.poses.at(torch.tensor([index]))
     scale = float(pose.scale[0])
@@ -78,11 +79,12 @@ def teeth_plate(subject: Subject, frame: Tensor, index: int) -> Plate:
     # Eyes behind glasses are dark in any light.
     worn = has_glasses(picture, pose, subject.rest.seen)
     dim = 1.0 if worn else _dimness(picture, pixels[0], light.skin[0])
-    if plate is not None:
-        return replace(plate, dim=dim)
-    rest = flattened(pose.to_pixels(subject.rest.shape)[:, :, :2])
-    lip, build = rest[list(points.INNER_UPPER)], build_of(subject.rest.shape, dim)
-    return drawn_plate(lip, float(subject.poses.scale.max()), light.skin[0], dim, build)
+    build, largest = build_of(subject.rest.shape, dim), float(subject.poses.scale.max())
+    if plate is None:
+        rest = flattened(pose.to_pixels(subject.rest.shape)[:, :, :2])
+        plate = drawn_plate(rest[list(points.INNER_UPPER)], largest, light.skin[0], dim, build)
+    plate = replace(plate, dim=dim)
+    return replace(plate, lower=lower_plate(plate, largest, build))
 
 
 _AS_EYES = 1.25  # teeth are at most so much brighter than the whites of the eyes

@@ -1,11 +1,12 @@
-"""Upper teeth as a picture that is fixed to the head: lips slide over it, heads turn with it.
+"""Teeth as pictures that are fixed to the head or the jaw: lips slide over them, heads turn with them.
 
-The plate is cut from the person's own picture where that shows teeth, else drawn (`dentition`).
+The plate of the upper ones is cut from the person's own picture where that shows teeth, else drawn (`dentition`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ class Plate:
     """`rgba` [4, h, w], colours 0..255 and coverage 0..1, over u in LEFT..RIGHT and v in `top`..`bottom`.
 
     `light` [3] is the colour of the skin where it was made, to fit it to other light. `own` says whether it was cut
-    from a picture of the person. `dim` is what drawn teeth must be darkened by in the picture's light, 0..1.
+    from a picture of the person. `dim` is what drawn teeth must be darkened by in the picture's light, 0..1. `lower`
+    are the lower teeth that go with upper ones: their v counts from where the jaw has their edges.
     """
 
     rgba: Tensor
@@ -45,6 +47,20 @@ class Plate:
     light: Tensor
     own: bool
     dim: float = 1.0
+    lower: Plate | None = None
+
+    @cached_property
+    def edge(self) -> float:
+        """v at which the upper incisors end."""
+        middle = self.rgba[3, :, self.rgba.shape[2] * 9 // 20 : self.rgba.shape[2] * 11 // 20]
+        covered = (middle > 0.5).any(1).nonzero()
+        last = int(covered[-1]) + 1 if len(covered) else 0
+        return self.top + (self.bottom - self.top) * last / self.rgba.shape[1]
+
+    def to(self, device: torch.device) -> Plate:
+        """The same on another device."""
+        lower = None if self.lower is None else self.lower.to(device)
+        return replace(self, rgba=self.rgba.to(device), light=self.light.to(device), lower=lower)
 
     def sample(self, u: Tensor, v: Tensor) -> Tensor:
         """Colours and coverage [B, 4, H, W] at head coordinates u, v [B, H, W]; coverage 0 beyond the plate."""
