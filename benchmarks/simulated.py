@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from app.api.resource import Holds, waiting
+from app.api.why_waiting import Holds, waiting
 from app.forecast.queueing import Stand
 from app.render.contract import Phase
 from app.service.foresight import Foresight

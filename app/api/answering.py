@@ -13,7 +13,8 @@ from app.api.described import Described
 from app.api.ports import ApiDependencies
 from app.api.problem_codes import PROBLEMS, ProblemCode
 from app.api.problems import MEDIA_TYPE, ProblemError
-from app.api.resource import Holds, task_resource, waiting
+from app.api.resource import task_resource
+from app.api.why_waiting import Holds, waiting
 from app.forecast.outlook import Outlook
 from app.store.records import TaskRecord
 from app.tasks.status import Status

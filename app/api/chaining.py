@@ -10,7 +10,8 @@ from app.api.answering import outlook_of
 from app.api.ports import ApiDependencies
 from app.api.problem_codes import ProblemCode
 from app.api.problems import FieldError, ProblemError
-from app.api.resource import Holds, rfc3339
+from app.api.resource import rfc3339
+from app.api.why_waiting import Holds
 from app.intake.resolve import Given
 from app.intake.results import result_of
 from app.store.records import TaskRecord

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from app.api.ports import READY_STATES, ApiDependencies
-from app.api.resource import Holds
+from app.api.why_waiting import Holds
 from app.store.errors import StoreUnavailable
 
 FRESH_S = 0.25

@@ -13,7 +13,7 @@ from app.api.drop_in.placing import Reason
 from app.api.drop_in.terms import DropIn
 from app.api.models import GenerateRequest, TaskQuery
 from app.api.problem_codes import INPUT_TITLES, PROBLEMS, SERVICE_TITLES
-from app.api.resource import TaskResource
+from app.api.task_schema import TaskResource
 from tests.api.kit import Api, ApiFactory
 
 TEXT = (Path(__file__).parents[2] / "docs" / "http.md").read_text()

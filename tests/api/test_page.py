@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from app.api.resource import TaskResource
 from app.api.routes.page import MEDIA_TYPES, POLICY, read_assets
+from app.api.task_schema import TaskResource
 from tests.api.kit import Api, problem
 
 ASSETS = read_assets()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.ports import LiveProgress
-from app.api.resource import Holds, Wait, rfc3339, task_resource, waiting
+from app.api.resource import rfc3339, task_resource
+from app.api.why_waiting import Holds, Wait, waiting
 from app.forecast.outlook import Outlook, foresee
 from app.store.records import Artifact, AttemptRecord, InputRef, TaskRecord
 from app.tasks.status import Status

@@ -27,8 +27,9 @@ from app.api.holding import Holding
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
 from app.api.problems import Problem, ProblemError
-from app.api.resource import task_resource, waiting
+from app.api.resource import task_resource
 from app.api.submission import Submission, check_options, fallback_of, ordered
+from app.api.why_waiting import waiting
 from app.store.records import Artifact, IdempotencyKey, TaskRecord
 from app.tasks.status import Status
 

@@ -12,9 +12,9 @@ from app.api.answering import problems
 from app.api.holding import Holding
 from app.api.models import GenerateRequest
 from app.api.ports import ApiDependencies
-from app.api.resource import TaskResource
 from app.api.strict_query import OfRequestAlone
 from app.api.submission import submit
+from app.api.task_schema import TaskResource
 from app.api.waiting import TaskWaiters
 
 _DESCRIPTION = """\

@@ -18,8 +18,9 @@ from app.api.ports import ApiDependencies
 from app.api.problem_codes import ProblemCode
 from app.api.problems import ProblemError
 from app.api.ranges import Span, judge
-from app.api.resource import Holds, rfc3339
+from app.api.resource import rfc3339
 from app.api.routes.tasks import load
+from app.api.why_waiting import Holds
 from app.store.records import Artifact, TaskRecord
 from app.tasks.status import Status
 

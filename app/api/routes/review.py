@@ -18,9 +18,9 @@ from app.api.models import JsonObject
 from app.api.ports import ApiDependencies
 from app.api.problem_codes import ProblemCode
 from app.api.problems import ProblemError
-from app.api.resource import TaskResource
 from app.api.routes.tasks import load
 from app.api.submission import check_options, default_fallback
+from app.api.task_schema import TaskResource
 from app.store.errors import NotInReview
 from app.store.records import Order, TaskRecord, Verdict
 from app.tiers.tiers import Work

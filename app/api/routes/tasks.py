@@ -19,9 +19,10 @@ from app.api.ports import ApiDependencies, LiveProgress
 from app.api.problem_codes import ProblemCode
 from app.api.problems import FieldError
 from app.api.ranges import matches
-from app.api.resource import TaskResource, task_resource
+from app.api.resource import task_resource
 from app.api.routes.generate import body_of
 from app.api.strict_body import NO_BODY, without_body
+from app.api.task_schema import TaskResource
 from app.api.waiting import TaskWaiters, unless_disconnected
 from app.failpoints import hit
 from app.store.records import TaskFilter, TaskRecord
