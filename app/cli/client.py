@@ -14,7 +14,8 @@ import httpx
 
 from app.cli.errors import EXIT_INPUT, CommandError
 from greenroom.client import ApiError, ChecksumMismatch, Client, ServiceUnreachable, Task
-from greenroom.client.aio import ATTEMPTS, OnBytes
+from greenroom.client.arguments import OnBytes
+from greenroom.client.connection import ATTEMPTS
 from greenroom.client.errors import PASSING_4XX
 
 _PAGE = 200

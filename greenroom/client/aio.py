@@ -4,48 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
-from urllib.parse import quote
+from typing import Any, Self, cast
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from greenroom.client.arguments import Input, OnBytes, OnTask
+from greenroom.client.connection import ATTEMPTS, Connection, segment
 from greenroom.client.errors import (
-    ApiError,
     ChecksumMismatch,
     GreenroomError,
-    ServiceUnreachable,
     TaskNotSucceeded,
     WaitTimeout,
 )
+from greenroom.client.fetching import fetch, sha256_of
+from greenroom.client.following import follow
 from greenroom.client.models import Event, Progress, Task, Upload
-from greenroom.client.sse import read_events
 
-URL_VARIABLE = "GREENROOM_URL"
-DEFAULT_URL = "http://127.0.0.1:8000"
-ATTEMPTS = 6
-"""With the waits below a restart of the service (a few seconds) is ridden out."""
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=8.0)
 _LONG_POLL_S = 30.0
 _SOONEST_S = 0.25
-_SILENCE_S = 45.0
-"""A stream without even a comment for so long is dead: the service sends one every 15 s."""
 _CHUNK = 256 * 1024
-
-T = TypeVar("T")
-Input = Path | str | Task
-"""A file to upload, an address, or a task for its video."""
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and bytes in all (0: unknown)."""
-OnTask = Callable[[Task], None]
-"""Called with a task's state whenever something about it has changed."""
 
 
 class AsyncClient:
@@ -65,18 +47,10 @@ class AsyncClient:
 
         `client_id` counts against the limit of waiting tasks per client; `attempts` bounds the tries of one request.
         """
-        self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
-        own = {"accept": "application/json", **({"x-client-id": client_id} if client_id else {}), **(headers or {})}
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            timeout=httpx.Timeout(timeout_s, connect=5.0),
-            headers=own,
-            transport=transport,
-            limits=httpx.Limits(max_connections=200),
+        self._connection = Connection(
+            url, client_id=client_id, attempts=attempts, timeout_s=timeout_s, headers=headers, transport=transport
         )
-        self._retrying = AsyncRetrying(
-            retry=retry_if_exception(_is_transient), stop=stop_after_attempt(attempts), wait=_wait, reraise=True
-        )
+        self.url = self._connection.url
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,7 +62,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._connection.close()
 
     # -- submitting -------------------------------------------------------------------------------------------------
 
@@ -107,11 +81,11 @@ class AsyncClient:
 
         async def once() -> httpx.Response:
             headers = {"content-type": "application/octet-stream", "content-length": str(total)}
-            return _checked(
-                await self._http.post("/uploads", params={"name": file.name}, content=body(), headers=headers)
+            return await self._connection.request(
+                "POST", "/uploads", params={"name": file.name}, content=body(), headers=headers
             )
 
-        return cast(Upload, (await self._call(once)).json())
+        return cast(Upload, (await self._connection.call(once)).json())
 
     async def generate(
         self,
@@ -151,7 +125,7 @@ class AsyncClient:
         for name, given in (("source", source), ("audio", audio)):
             if given is not None:
                 changes[name] = await self._address(given, on_bytes)
-        return await self._submit(f"/tasks/{_segment(_id(task))}/derive", changes, idempotency_key)
+        return await self._submit(f"/tasks/{segment(_id(task))}/derive", changes, idempotency_key)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -177,7 +151,7 @@ class AsyncClient:
 
         Raises `ApiError`, and `ServiceUnreachable` once the service stays away.
         """
-        async for event in self._events(task_id, types, after):
+        async for event in follow(self._connection, task_id, types, after):
             if event is not None:
                 yield event
 
@@ -211,8 +185,10 @@ class AsyncClient:
         if output is None:
             raise TaskNotSucceeded(whole)
         part = target.with_name(f".{target.name}.{output['sha256'][:16]}.part")
-        await self._call(lambda: self._fetch(output["url"], output["sha256"], output["bytes"], part, on_bytes))
-        measured = await asyncio.to_thread(_sha256, part)
+        await self._connection.call(
+            lambda: fetch(self._connection, output["url"], output["sha256"], output["bytes"], part, on_bytes)
+        )
+        measured = await asyncio.to_thread(sha256_of, part)
         if measured != output["sha256"]:
             part.unlink()
             raise ChecksumMismatch(f"The download has SHA-256 {measured}, the service said {output['sha256']}.")
@@ -224,11 +200,11 @@ class AsyncClient:
 
         async def once() -> httpx.Response:
             query = {"wait": f"{wait_s:g}"} if wait_s else None
-            return _checked(
-                await self._http.get(f"/tasks/{_segment(task_id)}", params=query, timeout=httpx.Timeout(30.0 + wait_s))
+            return await self._connection.request(
+                "GET", f"/tasks/{segment(task_id)}", params=query, timeout=httpx.Timeout(30.0 + wait_s)
             )
 
-        response = await self._call(once)
+        response = await self._connection.call(once)
         again = response.headers.get("retry-after", "")
         return cast(Task, response.json()), float(again) if again.isdecimal() else 0.0
 
@@ -236,12 +212,12 @@ class AsyncClient:
 
     async def cancel(self, task_id: str) -> str:
         """Ask for cancellation: `cancelled`, `requested` (its render is told to stop) or `already_terminal`."""
-        return str((await self.request("POST", f"/tasks/{_segment(task_id)}/cancel"))["outcome"])
+        return str((await self.request("POST", f"/tasks/{segment(task_id)}/cancel"))["outcome"])
 
     async def retry(self, task_id: str, *, idempotency_key: str | None = None) -> Task:
         """Try a failed task again, as a new task, which is returned."""
         key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
-        return cast(Task, await self.request("POST", f"/tasks/{_segment(task_id)}/retry", headers=key))
+        return cast(Task, await self.request("POST", f"/tasks/{segment(task_id)}/retry", headers=key))
 
     async def queue(self) -> dict[str, Any]:
         """The queue and the slots."""
@@ -255,9 +231,9 @@ class AsyncClient:
         """Any other address of the service that answers with a JSON object. `arguments` are httpx's."""
 
         async def once() -> httpx.Response:
-            return _checked(await self._http.request(method, path, **arguments))
+            return await self._connection.request(method, path, **arguments)
 
-        return cast(dict[str, Any], (await self._call(once)).json())
+        return cast(dict[str, Any], (await self._connection.call(once)).json())
 
     # -- how --------------------------------------------------------------------------------------------------------
 
@@ -270,24 +246,12 @@ class AsyncClient:
         key = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
         return cast(Task, await self.request("POST", path, json=dict(order), headers=key))
 
-    async def _call(self, once: Callable[[], Awaitable[T]]) -> T:
-        async def awaited() -> T:  # tenacity awaits coroutine functions only
-            return await once()
-
-        try:
-            # tenacity keeps the state of a call in the object: one each, since many calls run side by side.
-            return await self._retrying.copy()(awaited)
-        except httpx.TimeoutException as error:
-            raise ServiceUnreachable(f"{self.url} did not answer in time ({type(error).__name__}).") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ServiceUnreachable(f"{self.url} cannot be reached: {error or type(error).__name__}.") from error
-
     async def _states(self, task: Task) -> AsyncIterator[Task]:
         """The states of a task up to its end: by the stream while it holds, else by long polls."""
         yield task
         while not task["is_terminal"]:
             with contextlib.suppress(GreenroomError):
-                async with contextlib.aclosing(self._events(task["id"], (), None)) as events:
+                async with contextlib.aclosing(follow(self._connection, task["id"])) as events:
                     async for event in events:
                         if event is None:
                             continue
@@ -305,72 +269,6 @@ class AsyncClient:
             if not task["is_terminal"]:
                 await asyncio.sleep(max(_SOONEST_S, min(again_s, _LONG_POLL_S) - (time.monotonic() - asked)))
 
-    async def _events(
-        self, task_id: str | None, types: Sequence[str], after: int | None
-    ) -> AsyncGenerator[Event | None, None]:
-        path = "/events" if task_id is None else f"/tasks/{_segment(task_id)}/events"
-        query = httpx.QueryParams({"type": list(types)} if types else {})
-        last = after
-        failures = 0
-        while True:
-            headers = {"accept": "text/event-stream"} | ({} if last is None else {"last-event-id": str(last)})
-            try:
-                timeout = httpx.Timeout(_SILENCE_S, connect=5.0)
-                async with self._http.stream("GET", path, params=query, headers=headers, timeout=timeout) as response:
-                    if response.status_code == 204:
-                        return
-                    await _refuse_unless_ok(response)
-                    async for event in read_events(response.aiter_lines()):
-                        failures = 0
-                        if event is not None and event["id"] is not None:
-                            last = event["id"]
-                        yield event
-                if task_id is not None:
-                    return
-            except httpx.TransportError as error:
-                failures += 1
-                if failures >= ATTEMPTS:
-                    raise ServiceUnreachable(
-                        f"{self.url} cannot be reached: {error or type(error).__name__}."
-                    ) from error
-            except ApiError as error:
-                failures += 1
-                if not error.is_transient or failures >= ATTEMPTS:
-                    raise
-            await asyncio.sleep(min(0.25 * 2**failures, 8.0))
-
-    async def _fetch(self, url: str, sha256: str, total: int, part: Path, on_bytes: OnBytes | None) -> None:
-        """Bring what is missing of `part`."""
-        done = part.stat().st_size if part.exists() else 0
-        if done >= total > 0:
-            return
-        headers = {"accept": "*/*"} | ({"range": f"bytes={done}-", "if-range": f'"{sha256}"'} if done else {})
-        async with self._http.stream("GET", url, headers=headers) as response:
-            await _refuse_unless_ok(response)
-            resumed = response.status_code == 206
-            done = done if resumed else 0
-            with part.open("ab" if resumed else "wb") as file:
-                async for (
-                    chunk
-                ) in response.aiter_bytes():  # as it comes: a chunk that is being filled is lost with its connection
-                    file.write(chunk)
-                    done += len(chunk)
-                    if on_bytes is not None:
-                        on_bytes(done, total)
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.status_code >= 400:
-        raise ApiError(response)
-    return response
-
-
-async def _refuse_unless_ok(response: httpx.Response) -> None:
-    """The same for a streamed answer."""
-    if response.status_code >= 400:
-        await response.aread()
-        raise ApiError(response)
-
 
 def _moved(task: Task, told: Mapping[str, Any]) -> Task:
     """The task with the progress that an event told. Completion is the status, so `fraction` stays below 1."""
@@ -381,26 +279,5 @@ def _moved(task: Task, told: Mapping[str, Any]) -> Task:
     return {**task, "status": "RUNNING", "progress": progress}
 
 
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, ApiError):
-        return error.is_transient
-    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, ApiError) else None
-    return asked if asked is not None else _BACKOFF(state)
-
-
 def _id(task: Task | str) -> str:
     return task if isinstance(task, str) else task["id"]
-
-
-def _segment(task_id: str) -> str:
-    return quote(task_id, safe="")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

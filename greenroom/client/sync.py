@@ -13,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from greenroom.client.aio import ATTEMPTS, AsyncClient, Input, OnBytes, OnTask
+from greenroom.client.aio import AsyncClient
+from greenroom.client.arguments import Input, OnBytes, OnTask
+from greenroom.client.connection import ATTEMPTS
 from greenroom.client.models import Event, Task, Upload
 
 T = TypeVar("T")
