@@ -13,7 +13,8 @@ from app.cli.errors import EXIT_INPUT, CommandError, shown
 from app.cli.options import ConfigFile, Debug, Url, settings_from
 
 if TYPE_CHECKING:
-    from greenroom.client.batch import Outcome, Report, Row
+    from greenroom.client.manifest import Row
+    from greenroom.client.report import Outcome, Report
 
 
 def batch(
@@ -28,7 +29,7 @@ def batch(
     """Run a manifest. Killed or stopped, it goes on where it was when it is started again on the same folder."""
     with shown(debug):
         from app.cli.watch import service_url
-        from greenroom.client.batch import ManifestError, read_manifest
+        from greenroom.client.manifest import ManifestError, read_manifest
 
         try:
             rows = read_manifest(manifest)

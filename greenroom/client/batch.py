@@ -8,104 +8,20 @@ in place. Starting again on the same folder goes on where it was.
 from __future__ import annotations
 
 import asyncio
-import csv
-import hashlib
-import json
-import os
-import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from greenroom.client.aio import AsyncClient
 from greenroom.client.errors import ApiError, GreenroomError, TaskNotSucceeded
+from greenroom.client.journal import Journal
+from greenroom.client.manifest import ADDRESS, Row
+from greenroom.client.report import Outcome, Report
 
 JOURNAL = "journal.jsonl"
 REPORT = "report.json"
-_ADDRESS = re.compile(r"^(https?://|file://|upload:|task:)", re.IGNORECASE)
-_NAME = re.compile(r"[\w][\w .-]{0,99}")
-_JSON_COLUMNS = frozenset(
-    {"options", "metadata", "callback", "after", "priority", "deadline_s", "start_deadline_s", "cache"}
-)
-
-State = Literal["waiting", "sending", "running", "succeeded", "failed"]
-
-
-class ManifestError(ValueError):
-    """The manifest cannot be used; the message names the line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a manifest. `request` are the fields of `POST /generate` with `source` and `audio` as written."""
-
-    number: int
-    name: str
-    """The video's file name without its ending."""
-    request: Mapping[str, Any]
-
-
-@dataclass
-class Outcome:
-    """What became of a row."""
-
-    row: int
-    name: str
-    state: State = "waiting"
-    task_id: str | None = None
-    output: str | None = None
-    sha256: str | None = None
-    seconds: float | None = None
-    error: dict[str, str] | None = None
-    """`code`, `message`, `hint`."""
-    fraction: float | None = None
-
-
-@dataclass
-class Report:
-    """The whole batch."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def count(self, state: State) -> int:
-        """How many rows are in a state."""
-        return sum(outcome.state == state for outcome in self.outcomes)
-
-
-def read_manifest(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header, or of a JSONL file with an object per line.
-
-    `source` and `audio` are required: files (relative to the manifest) or addresses. `name` names the video; without
-    it, the row's number. In a CSV, `options.strength` is an option and `metadata.x` a member of the metadata. Raises
-    `ManifestError`, OSError.
-    """
-    rows: list[Row] = []
-    names: dict[str, int] = {}
-    for number, fields in _readable(path):
-        request = dict(fields)
-        name = str(request.pop("name", "") or f"{number:06d}")
-        if not _NAME.fullmatch(name):
-            raise ManifestError(f"{path}, line {number}: the name {name!r} is not fit for a file.")
-        if name in names:
-            raise ManifestError(f"{path}, line {number}: the name {name!r} stands in line {names[name]} already.")
-        names[name] = number
-        for required in ("source", "audio"):
-            given = request.get(required)
-            if not isinstance(given, str) or not given:
-                raise ManifestError(f"{path}, line {number}: `{required}` is missing.")
-            if not _ADDRESS.match(given):
-                file = (path.parent / given).resolve()
-                if not file.is_file():
-                    raise ManifestError(f"{path}, line {number}: `{required}`: there is no file {str(file)!r}.")
-                request[required] = str(file)
-        rows.append(Row(number, name, request))
-    if not rows:
-        raise ManifestError(f"{path} has no rows.")
-    return rows
 
 
 async def run_batch(
@@ -123,7 +39,7 @@ async def run_batch(
     because the service was away are. Raises OSError; the errors of single rows stand in the report.
     """
     out.mkdir(parents=True, exist_ok=True)
-    journal = _Journal(out / JOURNAL)
+    journal = Journal(out / JOURNAL)
     report = Report()
     work: asyncio.Queue[tuple[Row, Outcome]] = asyncio.Queue()
     for row in rows:
@@ -144,7 +60,7 @@ async def run_batch(
                 group.create_task(worker())
     finally:
         journal.close()
-        _write_report(out / REPORT, report)
+        report.write(out / REPORT)
     return report
 
 
@@ -153,7 +69,7 @@ async def _run(
     row: Row,
     outcome: Outcome,
     out: Path,
-    journal: _Journal,
+    journal: Journal,
     uploads: _Uploads,
     changed: Callable[[], None],
 ) -> None:
@@ -167,7 +83,7 @@ async def _run(
     try:
         outcome.state = "sending"
         changed()
-        key, request = await journal.request(row, uploads)
+        key, request = await journal.request(row, uploads.address)
         task = await client.generate(request["source"], request["audio"], idempotency_key=key, **_rest(request))
         outcome.state, outcome.task_id = "running", task["id"]
         changed()
@@ -207,7 +123,7 @@ class _Uploads:
 
     async def address(self, given: str) -> str:
         """`given` as an address that the service takes."""
-        if _ADDRESS.match(given):
+        if ADDRESS.match(given):
             return given
         if given not in self._sending or (self._sending[given].done() and self._sending[given].exception()):
             self._sending[given] = asyncio.create_task(self._send(Path(given)))
@@ -215,141 +131,3 @@ class _Uploads:
 
     async def _send(self, file: Path) -> str:
         return (await self._client.upload(file))["uri"]
-
-
-class _Journal:
-    """What is on disk about a batch. Every line is written whole and flushed; a torn last line is left out."""
-
-    def __init__(self, path: Path) -> None:
-        self._requests: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._ended: dict[str, dict[str, Any]] = {}
-        for entry in _entries(path):
-            if "request" in entry:
-                self._requests[entry["row"]] = (entry["key"], entry["request"])
-                self._ended.pop(entry["row"], None)
-            else:
-                self._ended[entry["row"]] = entry["outcome"]
-        self._file = path.open("a", encoding="utf-8")
-
-    def outcome(self, row: Row, out: Path, *, retry_failed: bool) -> Outcome | None:
-        """How the row ended in an earlier run; None if it is to be run."""
-        known = self._ended.get(_digest(row))
-        if known is None:
-            return None
-        ended = Outcome(**known)
-        if ended.state == "succeeded":
-            return ended if (out / str(ended.output)).is_file() else None
-        if retry_failed:
-            self._requests.pop(_digest(row), None)  # that request has failed for good: another one is made
-            return None
-        return ended
-
-    async def request(self, row: Row, uploads: _Uploads) -> tuple[str, dict[str, Any]]:
-        """The row's key and request, the same as in an earlier run that did not come to its end."""
-        digest = _digest(row)
-        if digest not in self._requests:
-            request = dict(row.request)
-            for name in ("source", "audio"):
-                request[name] = await uploads.address(request[name])
-            self._requests[digest] = (f"batch-{uuid.uuid4()}", request)
-            key, request = self._requests[digest]
-            self._write({"row": digest, "key": key, "request": request})
-        return self._requests[digest]
-
-    def ended(self, row: Row, outcome: Outcome) -> None:
-        """The row has come to its end."""
-        self._write({"row": _digest(row), "outcome": asdict(outcome)})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _digest(row: Row) -> str:
-    """Names a row by what it asks for: a changed row is another one."""
-    text = json.dumps([row.name, row.request], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:  # the line that was being written when the batch was killed
-            continue
-    return entries
-
-
-def _readable(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    """As `_lines`. Raises `ManifestError` for what is no text, or no table."""
-    try:
-        yield from _lines(path)
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text (byte {error.start}): save it as such.") from None
-    except csv.Error as error:
-        raise ManifestError(f"{path} cannot be read as CSV: {error}.") from None
-
-
-def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        # Not `splitlines`: a text within JSON may hold separators that it takes for the end of a line.
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-            if line.strip():
-                try:
-                    entry = json.loads(line)
-                except ValueError as error:
-                    raise ManifestError(f"{path}, line {number}: not JSON: {error}") from None
-                if not isinstance(entry, dict):
-                    raise ManifestError(f"{path}, line {number}: not an object.")
-                yield number, entry
-        return
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is not None and len(reader.fieldnames) == 1 and ";" in reader.fieldnames[0]:
-            raise ManifestError(f"{path}, line 1: its columns are separated by semicolons; separate them by commas.")
-        for entry in reader:
-            if None in entry:
-                raise ManifestError(f"{path}, line {reader.line_num}: more values than columns.")
-            yield reader.line_num, _from_columns(entry, path, reader.line_num)
-
-
-def _from_columns(columns: Mapping[str, str | None], path: Path, number: int) -> dict[str, Any]:
-    """CSV values as fields: `options.x` goes into `options`; numbers and JSON are read where the field is such."""
-    fields: dict[str, Any] = {}
-    for column, text in columns.items():
-        if not text:
-            continue
-        name, dot, member = column.strip().partition(".")
-        if dot:
-            fields.setdefault(name, {})[member] = _value(text)
-        elif name in _JSON_COLUMNS:
-            try:
-                fields[name] = json.loads(text)
-            except ValueError:
-                raise ManifestError(f"{path}, line {number}: `{name}` is not JSON: {text!r}") from None
-        else:
-            fields[name] = text
-    return fields
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _write_report(path: Path, report: Report) -> None:
-    counts = {state: report.count(state) for state in ("succeeded", "failed", "waiting", "running", "sending")}
-    body = {"counts": counts, "rows": [asdict(outcome) for outcome in report.outcomes]}
-    part = path.with_suffix(".tmp")
-    part.write_text(json.dumps(body, indent=1), encoding="utf-8")
-    part.replace(path)

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from greenroom.client import AsyncClient
-from greenroom.client.batch import ManifestError, Report, read_manifest, run_batch
+from greenroom.client.batch import run_batch
+from greenroom.client.manifest import ManifestError, read_manifest
+from greenroom.client.report import Report
 from tests.e2e.conftest import *  # noqa: F403
 from tests.e2e.conftest import Service, until
 
