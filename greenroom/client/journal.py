@@ -28,6 +28,8 @@ class Journal:
             else:
                 self._ended[entry["row"]] = entry["outcome"]
         self._file = path.open("a", encoding="utf-8")
+        if _is_torn(path):
+            self._file.write("\n")  # what follows a torn line would be lost with it
 
     def outcome(self, row: Row, out: Path, *, retry_failed: bool) -> Outcome | None:
         """How the row ended in an earlier run; None if it is to be run."""
@@ -75,6 +77,12 @@ def _digest(row: Row) -> str:
     """Names a row by what it asks for: a changed row is another one."""
     text = json.dumps([row.name, row.request], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line has no end: the batch was killed while it was written."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

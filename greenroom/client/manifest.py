@@ -99,12 +99,13 @@ def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 def _from_columns(columns: Mapping[str, str | None], path: Path, number: int) -> dict[str, Any]:
     """CSV values as fields: `options.x` goes into `options`; numbers and JSON are read where the field is such."""
     fields: dict[str, Any] = {}
+    members: dict[str, dict[str, Any]] = {}
     for column, text in columns.items():
         if not text:
             continue
         name, dot, member = column.strip().partition(".")
         if dot:
-            fields.setdefault(name, {})[member] = _value(text)
+            members.setdefault(name, {})[member] = _value(text)
         elif name in _JSON_COLUMNS:
             try:
                 fields[name] = json.loads(text)
@@ -112,6 +113,11 @@ def _from_columns(columns: Mapping[str, str | None], path: Path, number: int) ->
                 raise ManifestError(f"{path}, line {number}: `{name}` is not JSON: {text!r}") from None
         else:
             fields[name] = text
+    for name, of_name in members.items():
+        whole = fields.get(name, {})
+        if not isinstance(whole, dict):
+            raise ManifestError(f"{path}, line {number}: `{name}` is no object, so that nothing can go into it.")
+        fields[name] = whole | of_name
     return fields
 
 

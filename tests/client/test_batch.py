@@ -15,7 +15,8 @@ import pytest
 
 from greenroom.client import AsyncClient
 from greenroom.client.batch import run_batch
-from greenroom.client.manifest import ManifestError, read_manifest
+from greenroom.client.journal import Journal
+from greenroom.client.manifest import ManifestError, Row, read_manifest
 from greenroom.client.report import Report
 from tests.e2e.conftest import *  # noqa: F403
 from tests.e2e.conftest import Service, until
@@ -55,6 +56,28 @@ def test_columns_become_fields_and_options(tmp_path: Path, portrait: Path) -> No
     assert second.request == {"source": "https://host/a.mp4", "audio": "upload:y", "renderer": "warp"}
 
 
+def test_members_go_into_the_object_of_their_column_wherever_it_stands(tmp_path: Path) -> None:
+    text = 'source,audio,options.strength,options\nupload:a,upload:b,0.5,"{""blinks"": false, ""strength"": 1}"\n'
+    [row] = read_manifest(write(tmp_path / "m.csv", text))
+    assert row.request["options"] == {"blinks": False, "strength": 0.5}
+
+
+def test_what_is_written_after_a_torn_line_is_found_again(tmp_path: Path) -> None:
+    path, row = tmp_path / "journal.jsonl", Row(1, "first", {"source": "a.png", "audio": "b.wav"})
+
+    async def address(given: str) -> str:
+        return f"upload:{given}"
+
+    path.write_text('{"row":"0123","key":"batch-')  # killed here
+    first = Journal(path)
+    made = asyncio.run(first.request(row, address))
+    first.close()
+    again = Journal(path)
+    assert asyncio.run(again.request(row, address)) == made, "the same key: no second task"
+    again.close()
+    assert len(path.read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -82,6 +105,7 @@ def test_a_line_of_json_ends_where_the_line_ends(tmp_path: Path) -> None:
     ("name", "text", "told"),
     [
         ("m.csv", "source,audio\nupload:a,\n", "line 2: `audio` is missing"),
+        ("m.csv", "source,audio,options,options.x\nupload:a,upload:b,[1],2\n", "line 2: `options` is no object"),
         ("m.csv", "source,audio\nnothing.png,upload:a\n", "line 2: `source`: there is no file"),
         ("m.csv", "name,source,audio\na/b,upload:a,upload:a\n", "line 2: the name 'a/b' is not fit"),
         ("m.csv", "name,source,audio\na,upload:a,upload:a\na,upload:a,upload:a\n", "stands in line 2 already"),
