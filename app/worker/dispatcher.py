@@ -187,12 +187,13 @@ class Dispatcher:
             self._wake.clear()
             try:
                 began = time.time()
-                self._start_new()
-                self._fill_slots()
+                whole = self._safely(self._start_new)
+                whole &= self._safely(self._fill_slots)
                 if self._twins_left.is_set() or time.time() >= sweep_at:
-                    self._settle_twins()
+                    whole &= self._safely(self._settle_twins)
                 if time.time() >= sweep_at:
-                    self._sweep()  # after a task that waits for a free slot; what it gives back wakes this loop again
+                    # After a task that waits for a free slot; what it gives back wakes this loop again.
+                    whole &= self._safely(self._sweep)
                 # Not what was due before: it waits for a slot, and that wakes this loop.
                 due = self._store.next_due(since=began)
                 sweep_at = min(time.time() + _SWEEP_S, due if due is not None else float("inf"))
@@ -204,8 +205,22 @@ class Dispatcher:
                 log.exception("dispatcher_error")
                 self._draining.wait(_FAULT_PAUSE_S)
                 continue
+            if not whole:
+                self._draining.wait(_FAULT_PAUSE_S)
+                continue
             self._sleeps_until = sweep_at
             self._wake.wait(max(0.0, sweep_at - time.time()))
+
+    def _safely(self, step: Callable[[], None]) -> bool:
+        """Whether a step was done. What it raises that was not foreseen keeps none of the others from being done."""
+        try:
+            step()
+        except StoreUnavailable:
+            raise
+        except Exception:
+            log.exception("dispatcher_error", step=step.__name__)
+            return False
+        return True
 
     def _settle_twins(self) -> None:
         self._twins_left.clear()

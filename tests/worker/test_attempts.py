@@ -624,3 +624,17 @@ def test_an_attempt_whose_thread_dies_while_it_is_written_down_frees_its_slot(be
     assert node.until_ended(submit()).status is Status.SUCCEEDED
     node.until_idle()
     assert node.until_ended(submit()).status is Status.SUCCEEDED
+
+
+def test_a_claim_that_cannot_be_made_keeps_nothing_else_from_being_done(bench, submit, monkeypatch):
+    """A row that cannot be read must not stop deadlines and the rescue of what dead services left."""
+
+    def broken(*_):
+        raise LookupError("a surprise")
+
+    monkeypatch.setattr(dispatcher.Dispatcher, "_fill_slots", broken)
+    monkeypatch.setattr(dispatcher.Dispatcher, "_start_new", broken)
+    node = bench()
+    task = node.until_ended(submit(deadline_at=time.time() + 0.2))
+    assert task.error["code"] == "DEADLINE_EXCEEDED"
+    assert node.dispatcher.fault == ""
