@@ -35,9 +35,11 @@ def test_a_worker_that_is_killed_again_and_again_raises_an_alarm_that_resolves(s
     assert alarm["resolved_at"] is None
     assert alarm["message"]
     assert alarm["hint"]
+    fired = "greenroom_alarms_fired_total", frozenset({name})
+    until(lambda: on_the_metrics_page(service).get(fired), "the alarm to be counted")
     page = on_the_metrics_page(service)
     assert page["greenroom_alarms", frozenset({name, "warning"})] == 1
-    assert page["greenroom_alarms_fired_total", frozenset({name})] == 1
+    assert page[fired] == 1
 
     until(lambda: alarms(service, "active", name) == [], "it to resolve")
     [resolved] = alarms(service, "recent", name)

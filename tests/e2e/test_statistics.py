@@ -68,6 +68,12 @@ def test_the_api_the_metrics_and_the_store_tell_the_same_numbers_also_after_a_re
     assert statuses == {"SUCCEEDED": 5, "FAILED": 2, "CANCELLED": 1}
     until(lambda: service.http.get("/stats").json()["windows"]["start"]["all"]["attempts"] == outcomes, "all events")
 
+    def all_counted() -> bool:
+        finished = "greenroom_tasks_finished_total"
+        page = on_the_metrics_page(service)
+        return sum(page.get((finished, frozenset({status})), 0) for status in statuses) == statuses.total()
+
+    until(all_counted, "all events on the page of metrics")
     told = service.http.get("/stats").json()["windows"]
     page = on_the_metrics_page(service)
     for window in ("1h", "start"):
