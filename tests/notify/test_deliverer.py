@@ -378,3 +378,12 @@ async def test_whoever_hears_of_the_end_finds_it_so(store: SqlStore, delivering:
             succeed(store, await asyncio.to_thread(must_claim, store))
         await receiver.until(100)
     assert wrong == []
+
+
+async def test_an_answer_with_an_odd_wish_is_settled_as_any_other(store: SqlStore, delivering: Any) -> None:
+    """Otherwise its lease would run out, and it would be sent again, for ever."""
+    async with receiving() as receiver, delivering():
+        receiver.answers = [answer("503 Busy", Retry_After="Thu, 01 Jan 1970 00:00:00 +9999999999999")]
+        [delivery] = await until_over(store, cancelled(store, receiver.url()))
+    assert delivery.state == "delivered"
+    assert [one.status for one in delivery.tries] == [503, 204]

@@ -66,6 +66,7 @@ def test_no_try_comes_before_its_time_or_long_after(failed: int, chance: float, 
     [
         ("120", 120.0), ("", None), ("soon", None), ("-5", None), ("1.5", None), ("9" * 400, 999_999_999_999.0),
         ("Fri, 15 Jan 2027 08:02:00 GMT", 120.0), ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0), ("Fri, 99 Jan 2027", None),
+        ("Thu, 01 Jan 1970 00:00:00 +9999999999999", None),
     ],
 )  # fmt: skip
 def test_retry_after_is_read_in_both_forms(header: str, seconds: float | None) -> None:

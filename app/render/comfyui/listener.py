@@ -69,7 +69,7 @@ class ProgressListener:
     def _hear(self, message: str) -> None:
         try:
             told = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         data = told.get("data") if isinstance(told, Mapping) else None
         if not isinstance(data, Mapping) or not self._prompt or data.get("prompt_id") != self._prompt:
@@ -106,6 +106,6 @@ class ProgressListener:
 
 def _share(told: Mapping[str, Any]) -> float:
     value, most = told.get("value"), told.get("max")
-    if isinstance(value, int | float) and isinstance(most, int | float) and most > 0:
-        return min(max(value / most, 0.0), 1.0)
-    return 0.0
+    if isinstance(value, int | float) and isinstance(most, int | float) and value > 0 and most > 0:
+        return 1.0 if value >= most else value / most
+    return 0.0  # also of NaN, which a server written in Python may say

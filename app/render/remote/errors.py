@@ -94,10 +94,10 @@ def retry_after(value: str) -> float | None:
     if value.isdecimal():
         return min(float(value), _MAX_RETRY_AFTER_S)
     try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        at = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return min(max(at.timestamp() - time.time(), 0.0), _MAX_RETRY_AFTER_S)
+    return min(max(at - time.time(), 0.0), _MAX_RETRY_AFTER_S)
 
 
 def quote(body: bytes) -> str:

@@ -17,6 +17,8 @@ from PIL import Image
 
 from app.quality.checks import check_output
 from app.render import registry
+from app.render.comfyui.listener import ProgressListener
+from app.render.comfyui.options import ComfySettings
 from app.render.comfyui.renderer import ComfyRenderer
 from app.render.comfyui.workflow import READY, load_workflow
 from app.render.contract import Cancelled, Phase, RenderJob, RenderResult
@@ -124,6 +126,30 @@ def test_a_file_that_the_server_finds_too_large_is_told_with_its_words(studio, p
     failure = studio.fails(studio.job(picture, speech))
     assert (failure.code, failure.detail["status"]) == ("UPSTREAM_REJECTED", 413)
     assert "Maximum request body size 1000 exceeded" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "fraction"),
+    [
+        ("1", "4", 0.25),
+        ("8", "4", 1.0),
+        ("-1", "4", 0.0),
+        ("0", "0", 0.0),
+        ("NaN", "4", 0.0),
+        ("1", "NaN", 0.0),
+        ("Infinity", "Infinity", 1.0),
+        ('"1"', "4", 0.0),
+    ],
+)
+def test_a_progress_that_is_no_number_is_none(value, most, fraction):
+    """A node that divides by nothing says NaN, and servers written in Python pass that on."""
+    settings = ComfySettings.model_validate({"url": "http://127.0.0.1:8188"})
+    listener = ProgressListener(settings, "client", ["7"])
+    listener.follow("prompt")
+    told = '{"type": "progress", "data": {"prompt_id": "prompt", "node": "7", "value": %s, "max": %s}}'
+    listener._hear(told % (value, most))
+    listener._hear("[" * 100_000)
+    assert (listener.messages, listener.fraction) == (1, fraction)
 
 
 @pytest.mark.parametrize(("sockets", "states"), [(True, True), (True, False), (False, False)])

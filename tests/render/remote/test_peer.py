@@ -228,7 +228,16 @@ def test_a_retry_after_beyond_the_calls_limit_is_told_at_once(caller):  # R3.7
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("7", 7.0), (" 0 ", 0.0), ("999999", 3600.0), ("", None), ("soon", None), ("-3", None)]
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("999999", 3600.0),
+        ("", None),
+        ("soon", None),
+        ("-3", None),
+        ("Thu, 01 Jan 1970 00:00:00 +9999999999999", None),
+    ],
 )
 def test_retry_after_is_a_bounded_number(value, seconds):
     assert retry_after(value) == seconds
