@@ -6,6 +6,7 @@ import os
 import signal
 
 from app.tasks.status import Status
+from app.worker import attempt
 
 _MORE_THAN_A_PIPE_HOLDS = "x" * 200_000
 
@@ -36,15 +37,15 @@ def test_a_process_that_does_not_read_its_long_job_holds_up_no_other_slot(bench,
 def test_an_attempt_that_cannot_be_prepared_gives_its_slot_back_and_the_next_task_runs(bench, submit, monkeypatch):
     node = bench(lease_s=0.5)
     node.until_idle()
-    order, refused = node.board.order, []
+    order_of, refused = attempt.order_of, []
 
-    def fails_once(task, tier):
+    def fails_once(tiers, task, tier):
         if not refused:
             refused.append(task.id)
             raise LookupError("a fault of our own")
-        return order(task, tier)
+        return order_of(tiers, task, tier)
 
-    monkeypatch.setattr(node.board, "order", fails_once)
+    monkeypatch.setattr(attempt, "order_of", fails_once)
     task = node.until_ended(submit())
     assert refused == [task.id]
     assert task.status is Status.SUCCEEDED
