@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from av.video.reformatter import Interpolation
 from app.media.containers import invalid
 from app.media.frame_grid import Indices, as_rate, constant_grid, nominal_rate, pingpong
 from app.media.frame_reader import FrameReader
+from app.media.hdr import is_hdr, to_srgb
 from app.media.image import resize
 from app.media.orientation import Orientation, frame_orientation, square_size
 
@@ -143,6 +144,12 @@ class VideoSource:
         untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT
         width, height = self._coded_size
         space = _ITU709 if untagged_hd else None
-        rgb = frame.reformat(width, height, "rgb24", src_colorspace=space, interpolation=_EXACT)
-        upright = self._orientation.apply(cast("npt.NDArray[np.uint8]", rgb.to_ndarray()))
+        rgb: npt.NDArray[Any]
+        if is_hdr(frame.color_trc):
+            # Not `_EXACT`: with it swscale makes stripes of blue where there are 16 bits.
+            codes = frame.reformat(width, height, "rgb48le", src_colorspace=space).to_ndarray()
+            rgb = to_srgb(cast("npt.NDArray[np.uint16]", codes), frame.color_trc)
+        else:
+            rgb = frame.reformat(width, height, "rgb24", src_colorspace=space, interpolation=_EXACT).to_ndarray()
+        upright = self._orientation.apply(cast("npt.NDArray[np.uint8]", rgb))
         return resize(upright[self._shown], (self.width, self.height))

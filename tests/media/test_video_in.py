@@ -6,11 +6,13 @@ import random
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import psutil
 import pytest
 
 from app.media.boxes import top_level_boxes
+from app.media.hdr import HLG, PQ, to_srgb
 from app.media.video_in import VideoSource
 from app.retry.taxonomy import CodedError, FailureCode
 from tests.media.makers import read_number, write_audio, write_video
@@ -148,3 +150,47 @@ def test_what_is_no_video_is_refused(tmp_path: Path, refused) -> None:
     refused(lambda: VideoSource(tmp_path / "absent.mp4"), FailureCode.INPUT_NOT_FOUND)
     nothing = write_video(tmp_path / "none.mkv", 0, audio="aac", audio_seconds=0.5)
     refused(lambda: VideoSource(nothing), FailureCode.INPUT_INVALID, "no_video_frames")
+
+
+BT2020 = 9
+
+
+@pytest.mark.parametrize(
+    ("transfer", "code"),
+    [(PQ, (0.5039, 0.4663, 0.4363)), (HLG, (0.6322, 0.5476, 0.4720))],
+    ids=["PQ", "HLG"],
+)
+def test_skin_of_an_hdr_video_has_its_colour(tmp_path: Path, transfer: int, code: tuple[float, ...]) -> None:
+    """`code` is how a phone records the sRGB colour below, with white at 203 nits (ITU-R BT.2408)."""
+    path = tmp_path / "hdr.mkv"
+    flat = np.empty((64, 64, 3), np.uint16)
+    flat[:] = (np.array(code) * 65_535).astype(np.uint16)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = BT2020, transfer, BT2020
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(flat, format="rgb48le")
+            frame = frame.reformat(format="yuv420p10le", dst_colorspace=BT2020)
+            frame.color_primaries, frame.color_trc, frame.colorspace = BT2020, transfer, BT2020
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoSource(path) as source:
+        shown = source.frame(0).reshape(-1, 3).mean(0)
+    assert shown == pytest.approx([200, 150, 130], abs=4)
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG], ids=["PQ", "HLG"])
+def test_hdr_goes_from_black_to_the_white_of_paper_and_is_cut_above(transfer: int) -> None:
+    grey = np.repeat(np.linspace(0, 65_535, 256).astype(np.uint16), 3).reshape(256, 1, 3)
+    shown = to_srgb(grey, transfer)
+    assert (shown[0] == 0).all()
+    assert (shown[-1] == 255).all()
+    assert (np.diff(shown[:, 0, 0].astype(int)) >= 0).all()
+    assert (np.ptp(shown, axis=2) <= 1).all(), "grey stays grey"
+    white = {PQ: 0.5807, HLG: 0.7500}[transfer]  # 203 cd/m2, as ITU-R BT.2408 has it
+    at = round(white * 255)
+    assert shown[at - 4, 0, 0] < 255
+    assert (shown[at + 2 :] >= 254).all()
