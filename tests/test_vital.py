@@ -155,6 +155,6 @@ def test_a_step_of_the_end_that_fails_stops_none_of_those_after_it():
         service.rendering.judges.stop.assert_called_once_with()
         service.sandbox.close.assert_awaited_once_with()
         service.janitor.stop.assert_called_once_with()
-        assert server.should_exit is True
+        server.end.assert_called_once_with()
 
     asyncio.run(scenario())
