@@ -23,7 +23,7 @@ from tests.worker.conftest import audio, bench, store, submit  # noqa: F401 - fi
 
 OF_ONE_JOB = {
     "health/monitor.py", "intake/lookup.py", "media/encode.py", "render/command/program.py",
-    "telemetry/otlp.py", "telemetry/task_spans.py", "worker/attempt.py", "worker/harness.py", "worker/slot.py",
+    "telemetry/otlp.py", "telemetry/task_spans.py", "worker/attempt.py", "worker/harness.py", "worker/slot_process.py",
 }  # fmt: skip
 """Threads of an attempt, of a child process, of its output, of a name looked up; and those that only tell spans."""
 WAIT_S = 30.0

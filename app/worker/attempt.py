@@ -36,7 +36,7 @@ from app.worker.phase_spans import record_phases
 from app.worker.pool import LocalPool
 from app.worker.settle import Settler
 from app.worker.shared import Reading
-from app.worker.slot import SlotProcess
+from app.worker.slot_process import SlotProcess
 from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from app.store.records import Claim
 from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.orders import Orders
-from app.worker.slot import SlotProcess
+from app.worker.slot_process import SlotProcess
 from app.worker.slots import Slot
 
 _HANG_UP_S = 1.0

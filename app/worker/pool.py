@@ -23,8 +23,8 @@ from app.vital import VitalThread
 from app.worker import wire
 from app.worker.bell import Bell
 from app.worker.launch import CHILD, Served
-from app.worker.slot import OutputSink
 from app.worker.slot_lifecycle import RECONFIGURED, PoolObserver, SlotLifecycle
+from app.worker.slot_process import OutputSink
 from app.worker.slots import Slot, SlotPlan, SlotState
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from app.retry.classifier import name_exit
 from app.retry.taxonomy import Failure, FailureCode
 from app.worker import wire
 from app.worker.orders import Orders
-from app.worker.slot import SlotProcess
+from app.worker.slot_process import SlotProcess
 from app.worker.slots import Slot
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.tiers.tiers import DEVICES
 from app.worker import wire
 from app.worker.launch import ChildSpec, Served
-from app.worker.slot import OutputSink, SlotProcess
+from app.worker.slot_process import OutputSink, SlotProcess
 from app.worker.slots import Slot, SlotState
 
 log = structlog.get_logger(__name__)

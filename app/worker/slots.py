@@ -13,7 +13,7 @@ from app.health.suspicion import Suspicion
 from app.retry.taxonomy import Failure
 from app.tiers.tiers import DEVICES
 from app.worker import wire
-from app.worker.slot import SlotProcess
+from app.worker.slot_process import SlotProcess
 
 
 class SlotState(StrEnum):

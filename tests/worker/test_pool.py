@@ -19,7 +19,7 @@ from app.tiers.tiers import DEVICES
 from app.worker import strays
 from app.worker.launch import Served
 from app.worker.pool import LocalPool
-from app.worker.slot import SlotProcess
+from app.worker.slot_process import SlotProcess
 from app.worker.slots import SlotPlan
 from tests.worker.conftest import WAIT_S, Observed
 
