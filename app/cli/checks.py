@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from app.config import LoadedSettings, Settings
+    from app.config import Settings
+    from app.config_sources import LoadedSettings
 
 Verdict = Literal["ok", "warn", "fail"]
 

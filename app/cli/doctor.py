@@ -15,7 +15,7 @@ from app.cli.options import AsJson, ConfigFile, DataDir, Debug, Set, settings_fr
 
 if TYPE_CHECKING:
     from app.cli.checks import Check
-    from app.config import LoadedSettings
+    from app.config_sources import LoadedSettings
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 

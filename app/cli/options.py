@@ -12,7 +12,7 @@ import typer
 from app.cli.errors import EXIT_INPUT, CommandError
 
 if TYPE_CHECKING:
-    from app.config import LoadedSettings
+    from app.config_sources import LoadedSettings
 
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the stack trace.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs to stdout.")]
@@ -72,7 +72,8 @@ def require_writable(target: Path, name: str = "output") -> None:
 
 def settings_from(flags: dict[str, Any], more: list[str] | None, config: Path | None) -> LoadedSettings:
     """Load the settings with `flags` (None = not given) and the `--set` pairs on top. Raises `ConfigError`."""
-    from app.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
+    from app.config import CONFIG_VARIABLE, ConfigError, Settings
+    from app.config_sources import load_settings
 
     named = config or Path(os.environ.get(CONFIG_VARIABLE) or ".")
     if (config or os.environ.get(CONFIG_VARIABLE)) and named.exists() and not named.is_file():

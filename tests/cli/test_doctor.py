@@ -63,7 +63,7 @@ def test_cuda_that_is_asked_for_and_not_there_fails(cli: Cli) -> None:
 
 
 def test_a_misspelled_variable_is_a_warning() -> None:
-    from app.config import load_settings
+    from app.config_sources import load_settings
 
     check = checks.configuration_check(load_settings(), ("GREENROOM_PROT",))
     assert check.verdict == "warn"

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.postgresql_check import postgresql_checks
-from app.config import ConfigError, Settings, load_settings
+from app.config import ConfigError, Settings
+from app.config_sources import load_settings
 from app.database import FOLDER_FILE, open_database
 from tests.postgresql import Cluster
 

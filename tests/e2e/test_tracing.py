@@ -227,7 +227,7 @@ ENDPOINT = "http://127.0.0.1:9"
 BUILD = """
 import sys
 from pathlib import Path
-from app.config import load_settings
+from app.config_sources import load_settings
 from app.service.service import Service
 loaded = load_settings({"data_dir": Path(sys.argv[1]), "device": "cpu", "slots": 1})
 Service(loaded.settings, lambda: loaded.settings).close()

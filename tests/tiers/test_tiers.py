@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.config import ConfigError, load_settings
+from app.config import ConfigError
+from app.config_sources import load_settings
 from app.tiers.lineup import LineupError, lineup
 from app.tiers.settings import TierSettings
 from app.tiers.tiers import NoTier, Tiers, UnknownTier, Work
