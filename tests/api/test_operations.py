@@ -202,7 +202,7 @@ class TestEveryRequest:
         def broken(*_: Any) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("app.intake.blobs._write_all", broken)
+        monkeypatch.setattr("app.intake.blobs.write_all", broken)
         content, headers = multipart([("file", "a.wav", b"x")]) if form else (b"x", {})
         answer = api.client.post("/uploads", content=content, headers=headers)
         body = problem(answer, 503, "DISK_ERROR")
@@ -228,5 +228,5 @@ class TestEveryRequest:
         def full(*_: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("app.intake.blobs._write_all", full)
+        monkeypatch.setattr("app.intake.blobs.write_all", full)
         assert problem(api.client.post("/uploads", content=b"x"), 507, "DISK_FULL")["retryable"] is True
