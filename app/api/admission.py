@@ -17,7 +17,7 @@ from app.api.ports import ApiDependencies
 from app.api.problem_codes import ProblemCode
 from app.api.problems import FieldError, ProblemError
 from app.store.errors import ClientQueueFull, QueueFull, StoreUnavailable, UntrustedResult
-from app.store.records import Created, IdempotencyKey, NewTask
+from app.store.records import Admission, Created, IdempotencyKey, NewTask
 
 CLIENT_HEADER = "X-Client-Id"
 _DISK_RETRY_AFTER_S = 60
@@ -82,11 +82,13 @@ async def _created(new: NewTask, key: IdempotencyKey | None, deps: ApiDependenci
             return await deps.store.acreate(
                 new,
                 key,
-                max_waiting=None if soft is None else soft + more,
-                max_waiting_per_client=settings.max_waiting_per_client,
-                defer_above=soft if more else None,
-                cached_when_full=settings.cached_when_full,
-                trusts=None if cache is None else cache.trusts,
+                Admission(
+                    max_waiting=None if soft is None else soft + more,
+                    max_waiting_per_client=settings.max_waiting_per_client,
+                    defer_above=soft if more else None,
+                    cached_when_full=settings.cached_when_full,
+                    trusts=None if cache is None else cache.trusts,
+                ),
             )
         except UntrustedResult as found:
             assert cache is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,16 @@ from app.retry.taxonomy import Failure, FailureCode
 from app.store import cache, dependencies, twins
 from app.store.announce import announce
 from app.store.errors import ClientQueueFull, IdempotencyConflict, QueueFull, UntrustedResult
-from app.store.records import CachedResult, CancelOutcome, Created, IdempotencyKey, NewTask, TaskRecord
+from app.store.records import (
+    UNCONDITIONAL,
+    Admission,
+    CachedResult,
+    CancelOutcome,
+    Created,
+    IdempotencyKey,
+    NewTask,
+    TaskRecord,
+)
 from app.store.rows import TASK, first_values, task_record
 from app.store.schema import idempotency_keys as keys
 from app.store.schema import tasks
@@ -26,15 +34,7 @@ from app.tasks.status import CLAIMABLE, TERMINAL, Status
 
 
 def create(
-    tx: Transaction,
-    new: NewTask,
-    key: IdempotencyKey | None = None,
-    *,
-    max_waiting: int | None = None,
-    max_waiting_per_client: int | None = None,
-    defer_above: int | None = None,
-    cached_when_full: bool = False,
-    trusts: Callable[[CachedResult], bool] | None = None,
+    tx: Transaction, new: NewTask, key: IdempotencyKey | None = None, admission: Admission = UNCONDITIONAL
 ) -> Created:
     """Write task, key and first event. See `Store.acreate`."""
     if key is not None:
@@ -45,19 +45,19 @@ def create(
         # Looked up first: whoever names a task that has failed is told so, also by a full queue.
         waits_for = dependencies.unfinished(tx, new.waits_for)
     later = new.not_before is not None and new.not_before > tx.now
-    full = max_waiting is not None and tx.waiting >= max_waiting
+    full = admission.max_waiting is not None and tx.waiting >= admission.max_waiting
     shares = bool(new.cache_keys) and not later and not new.waits_for
-    if shares and (cached_when_full or not full):
+    if shares and (admission.cached_when_full or not full):
         result = cache.find(tx.reading, new.cache_keys, tx.now)
         if result is not None:
-            if trusts is not None and not trusts(result):
+            if admission.trusts is not None and not admission.trusts(result):
                 raise UntrustedResult(result)
             return Created(_served(tx, new, key, result), replayed=False)
-    if max_waiting is not None and full:
-        raise QueueFull(max_waiting)
-    if max_waiting_per_client is not None and _waiting_of(tx, new.client, max_waiting_per_client):
-        raise ClientQueueFull(new.client, max_waiting_per_client, tx.waiting)
-    deferred = defer_above is not None and tx.waiting >= defer_above
+    if admission.max_waiting is not None and full:
+        raise QueueFull(admission.max_waiting)
+    if admission.max_waiting_per_client is not None and _waiting_of(tx, new.client, admission.max_waiting_per_client):
+        raise ClientQueueFull(new.client, admission.max_waiting_per_client, tx.waiting)
+    deferred = admission.defer_above is not None and tx.waiting >= admission.defer_above
     if new.waits_for:
         return Created(_chained(tx, new, key, waits_for), replayed=False, deferred=deferred)
     leader = twins.leader_of(tx, new.cache_keys) if shares else None

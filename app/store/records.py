@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -233,6 +234,20 @@ class TaskRecord:
     def trace(self) -> TraceContext | None:
         """The request that made it, None for a task that no request made."""
         return TraceContext(self.trace_id, self.span_id or span_id(self.id), self.sampled) if self.trace_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """On what terms a new task is accepted. See `Tasks.acreate`."""
+
+    max_waiting: int | None = None
+    max_waiting_per_client: int | None = None
+    defer_above: int | None = None
+    cached_when_full: bool = False
+    trusts: Callable[[CachedResult], bool] | None = None
+
+
+UNCONDITIONAL = Admission()
 
 
 @dataclass(frozen=True, slots=True)

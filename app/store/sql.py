@@ -39,6 +39,8 @@ from app.store.jobs import Operation
 from app.store.migrate import migrate
 from app.store.outbox import Database, Outbox
 from app.store.records import (
+    UNCONDITIONAL,
+    Admission,
     Artifact,
     AttemptEnd,
     CachedResult,
@@ -126,52 +128,12 @@ class SqlStore(Store):
 
     # -- callers ----------------------------------------------------------------------------------------------
     async def acreate(
-        self,
-        new: NewTask,
-        key: IdempotencyKey | None = None,
-        *,
-        max_waiting: int | None = None,
-        max_waiting_per_client: int | None = None,
-        defer_above: int | None = None,
-        cached_when_full: bool = False,
-        trusts: Callable[[CachedResult], bool] | None = None,
+        self, new: NewTask, key: IdempotencyKey | None = None, admission: Admission = UNCONDITIONAL
     ) -> Created:
-        return await self._awrite(
-            partial(
-                creation.create,
-                new=new,
-                key=key,
-                max_waiting=max_waiting,
-                max_waiting_per_client=max_waiting_per_client,
-                defer_above=defer_above,
-                cached_when_full=cached_when_full,
-                trusts=trusts,
-            )
-        )
+        return await self._awrite(lambda tx: creation.create(tx, new, key, admission))
 
-    def create(
-        self,
-        new: NewTask,
-        key: IdempotencyKey | None = None,
-        *,
-        max_waiting: int | None = None,
-        max_waiting_per_client: int | None = None,
-        defer_above: int | None = None,
-        cached_when_full: bool = False,
-        trusts: Callable[[CachedResult], bool] | None = None,
-    ) -> Created:
-        return self._write(
-            partial(
-                creation.create,
-                new=new,
-                key=key,
-                max_waiting=max_waiting,
-                max_waiting_per_client=max_waiting_per_client,
-                defer_above=defer_above,
-                cached_when_full=cached_when_full,
-                trusts=trusts,
-            )
-        )
+    def create(self, new: NewTask, key: IdempotencyKey | None = None, admission: Admission = UNCONDITIONAL) -> Created:
+        return self._write(lambda tx: creation.create(tx, new, key, admission))
 
     async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
         return await self._aread(lambda connection: reads.find_replay(connection, key, self._clock()))

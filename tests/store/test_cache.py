@@ -8,7 +8,7 @@ import pytest
 
 from app.store.errors import QueueFull, UntrustedResult
 from app.store.interface import Store
-from app.store.records import CachedResult, KeepFor, TaskRecord
+from app.store.records import Admission, CachedResult, KeepFor, TaskRecord
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import ARTIFACT, Clock, assert_consistent, create, key, kinds, must_claim, must_get, new_task, run
@@ -131,13 +131,13 @@ def test_a_result_that_is_not_trusted_is_named_and_nothing_is_written(store: Sto
 
     before = store.events(None)
     with pytest.raises(UntrustedResult) as caught:
-        store.create(new_task(cache_keys=(OTHER, KEY)), trusts=distrusts)
+        store.create(new_task(cache_keys=(OTHER, KEY)), admission=Admission(trusts=distrusts))
     assert caught.value.result == asked[0]
     assert asked[0].output == first.output
     assert store.events(None) == before
     assert_consistent(store)
-    assert store.create(new_task(cache_keys=(KEY,)), trusts=lambda _: True).task.cached
-    assert not store.create(new_task(cache_keys=(OTHER,)), trusts=distrusts).task.cached
+    assert store.create(new_task(cache_keys=(KEY,)), admission=Admission(trusts=lambda _: True)).task.cached
+    assert not store.create(new_task(cache_keys=(OTHER,)), admission=Admission(trusts=distrusts)).task.cached
     assert len(asked) == 1, "nobody is asked where there is no result"
 
 
@@ -171,17 +171,17 @@ def test_a_full_queue_serves_cached_results_only_where_it_may(store: Store) -> N
     create(store)
     wanted = new_task(cache_keys=(KEY,))
     with pytest.raises(QueueFull):
-        store.create(wanted, max_waiting=1)
-    assert store.create(wanted, max_waiting=1, cached_when_full=True).task.cached
+        store.create(wanted, admission=Admission(max_waiting=1))
+    assert store.create(wanted, admission=Admission(max_waiting=1, cached_when_full=True)).task.cached
     with pytest.raises(QueueFull):
-        store.create(new_task(cache_keys=(OTHER,)), max_waiting=1, cached_when_full=True)
+        store.create(new_task(cache_keys=(OTHER,)), admission=Admission(max_waiting=1, cached_when_full=True))
     assert store.queue().by_status[Status.QUEUED] == 1
 
 
 def test_a_full_queue_lets_nobody_join_a_twin(store: Store) -> None:  # R3.9
     create(store, cache_keys=(KEY,))
     with pytest.raises(QueueFull):
-        store.create(new_task(cache_keys=(KEY,)), max_waiting=1, cached_when_full=True)
+        store.create(new_task(cache_keys=(KEY,)), admission=Admission(max_waiting=1, cached_when_full=True))
 
 
 def test_a_repeat_with_the_same_key_is_the_same_cached_task(store: Store) -> None:

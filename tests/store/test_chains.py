@@ -11,7 +11,7 @@ import pytest
 
 from app.store.errors import NoSuchPredecessor, PredecessorFailed, QueueFull
 from app.store.interface import Store
-from app.store.records import Callback, Claim, Order, Release, TaskFilter, TaskRecord, Verdict
+from app.store.records import Admission, Callback, Claim, Order, Release, TaskFilter, TaskRecord, Verdict
 from app.store.sql import CHUNK
 from app.tasks.notices import NOTICES
 from app.tasks.replay import replay
@@ -339,9 +339,9 @@ def test_a_predecessor_that_failed_meanwhile_or_is_not_there_is_refused(store: S
 def test_a_waiting_task_takes_its_place_in_a_full_queue(store: Store) -> None:
     first = create(store)
     order = new_task(after=(first.id,), waits_for=(first.id,))
-    store.create(order, max_waiting=2)
+    store.create(order, admission=Admission(max_waiting=2))
     with pytest.raises(QueueFull):
-        store.create(order, max_waiting=2)
+        store.create(order, admission=Admission(max_waiting=2))
 
 
 def test_only_a_task_that_can_be_released_is(store: Store) -> None:

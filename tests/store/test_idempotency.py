@@ -9,7 +9,7 @@ import pytest
 
 from app.store.errors import IdempotencyConflict, QueueFull
 from app.store.interface import Store
-from app.store.records import Created
+from app.store.records import Admission, Created
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import Clock, create, key, must_claim, must_get, new_task, run, succeed
@@ -61,10 +61,10 @@ def test_two_clients_may_use_one_key(store: Store) -> None:
 
 
 def test_a_full_queue_still_answers_a_replay(store: Store) -> None:
-    first = store.create(new_task(), key(), max_waiting=1)
-    assert store.create(new_task(), key(), max_waiting=1).task == first.task
+    first = store.create(new_task(), key(), admission=Admission(max_waiting=1))
+    assert store.create(new_task(), key(), admission=Admission(max_waiting=1)).task == first.task
     with pytest.raises(QueueFull):
-        store.create(new_task(), key("k2"), max_waiting=1)
+        store.create(new_task(), key("k2"), admission=Admission(max_waiting=1))
     assert run(store.afind_replay(key("k2"))) is None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.store.errors import ClientQueueFull, QueueFull
 from app.store.interface import Store
-from app.store.records import EventRecord, TaskRecord, UploadRecord
+from app.store.records import Admission, EventRecord, TaskRecord, UploadRecord
 from app.tasks.status import Status
 from tests.store.conftest import StoreFactory
 from tests.store.kit import (
@@ -138,30 +138,30 @@ def test_listeners_hear_each_event_once_after_it_can_be_read(store: Store) -> No
 
 # -- limits -----------------------------------------------------------------------------------------------------------
 def test_a_client_has_a_limit_of_its_own(store: Store) -> None:  # R0.13
-    one = store.create(new_task(client="a", priority=9), max_waiting_per_client=2).task
-    store.create(new_task(client="a", not_before=START + 100), max_waiting_per_client=2)
+    one = store.create(new_task(client="a", priority=9), admission=Admission(max_waiting_per_client=2)).task
+    store.create(new_task(client="a", not_before=START + 100), admission=Admission(max_waiting_per_client=2))
     with pytest.raises(ClientQueueFull) as full:
-        store.create(new_task(client="a"), max_waiting_per_client=2)
+        store.create(new_task(client="a"), admission=Admission(max_waiting_per_client=2))
     assert (full.value.client, full.value.limit, full.value.waiting) == ("a", 2, 2)
-    store.create(new_task(client="b"), max_waiting_per_client=2)
+    store.create(new_task(client="b"), admission=Admission(max_waiting_per_client=2))
     held = must_claim(store)
     assert held.task.id == one.id
-    store.create(new_task(client="a"), key("k"), max_waiting_per_client=2)
+    store.create(new_task(client="a"), key("k"), admission=Admission(max_waiting_per_client=2))
     store.end_attempt(held, "retry", error=ERROR, retry_at=START + 50)  # what waits for its retry waits, too
     with pytest.raises(ClientQueueFull):
-        store.create(new_task(client="a"), max_waiting_per_client=3)
-    assert store.create(new_task(client="a"), key("k"), max_waiting_per_client=2).replayed
+        store.create(new_task(client="a"), admission=Admission(max_waiting_per_client=3))
+    assert store.create(new_task(client="a"), key("k"), admission=Admission(max_waiting_per_client=2)).replayed
     store.cancel(one.id)
-    store.create(new_task(client="a"), max_waiting_per_client=3)
+    store.create(new_task(client="a"), admission=Admission(max_waiting_per_client=3))
     assert_consistent(store)
 
 
 def test_beyond_a_first_limit_a_task_is_deferred(store: Store) -> None:  # R3.9
-    assert not store.create(new_task(), key("k"), max_waiting=2, defer_above=1).deferred
-    assert store.create(new_task(), max_waiting=2, defer_above=1).deferred
-    assert not store.create(new_task(), key("k"), max_waiting=2, defer_above=1).deferred
+    assert not store.create(new_task(), key("k"), admission=Admission(max_waiting=2, defer_above=1)).deferred
+    assert store.create(new_task(), admission=Admission(max_waiting=2, defer_above=1)).deferred
+    assert not store.create(new_task(), key("k"), admission=Admission(max_waiting=2, defer_above=1)).deferred
     with pytest.raises(QueueFull):
-        store.create(new_task(), max_waiting=2, defer_above=1)
+        store.create(new_task(), admission=Admission(max_waiting=2, defer_above=1))
 
 
 def test_the_pace_is_that_of_the_tasks_that_ended_lately(store: Store, clock: Clock) -> None:

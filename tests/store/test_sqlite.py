@@ -16,7 +16,7 @@ from app.store import routes
 from app.store.dialect import Dialect, is_unavailable
 from app.store.errors import StoreUnavailable
 from app.store.reads import list_tasks
-from app.store.records import Offer, TaskFilter
+from app.store.records import Admission, Offer, TaskFilter
 from app.store.sql import SqlStore, open_store
 from app.tasks.status import Status
 from tests.store.conftest import SqliteFactory, StoreFactory
@@ -300,7 +300,7 @@ def test_a_claim_costs_the_same_however_many_tasks_there_are(store_factory: Stor
     assert many <= few * 1.2
     store._writer.run(lambda tx: tx.connection.exec_driver_sql("ANALYZE"))
     assert steps(store, lambda: claim(store)) <= few * 1.2
-    few_creates = steps(store, lambda: store.create(new_task(), max_waiting=10_000))
+    few_creates = steps(store, lambda: store.create(new_task(), admission=Admission(max_waiting=10_000)))
     assert few_creates < 200
 
 

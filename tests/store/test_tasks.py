@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.store.cursor import decode_cursor, encode_cursor
 from app.store.errors import QueueFull
 from app.store.interface import Store
-from app.store.records import TaskFilter, TaskRecord
+from app.store.records import Admission, TaskFilter, TaskRecord
 from app.tasks.status import Status
 from app.tasks.trace import TraceContext
 from tests.store.kit import START, Clock, blob, create, must_claim, must_get, new_task, run, succeed
@@ -72,12 +72,12 @@ def test_an_illegal_priority_is_refused(store: Store) -> None:
 
 def test_the_queue_takes_no_more_than_its_limit(store: Store) -> None:  # R0.13
     for _ in range(3):
-        store.create(new_task(), max_waiting=3)
+        store.create(new_task(), admission=Admission(max_waiting=3))
     with pytest.raises(QueueFull) as full:
-        run(store.acreate(new_task(), max_waiting=3))
+        run(store.acreate(new_task(), admission=Admission(max_waiting=3)))
     assert full.value.limit == 3
     must_claim(store)
-    store.create(new_task(), max_waiting=3)
+    store.create(new_task(), admission=Admission(max_waiting=3))
 
 
 # -- listing --------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from app.store.records import (
-    CachedResult,
+    UNCONDITIONAL,
+    Admission,
     CancelOutcome,
     Created,
     EventRecord,
@@ -24,23 +25,15 @@ class Tasks(Protocol):
     """Tasks as their callers see them."""
 
     async def acreate(
-        self,
-        new: NewTask,
-        key: IdempotencyKey | None = None,
-        *,
-        max_waiting: int | None = None,
-        max_waiting_per_client: int | None = None,
-        defer_above: int | None = None,
-        cached_when_full: bool = False,
-        trusts: Callable[[CachedResult], bool] | None = None,
+        self, new: NewTask, key: IdempotencyKey | None = None, admission: Admission = UNCONDITIONAL
     ) -> Created:
         """Write task, idempotency key and first event in one durable commit.
 
-        Raises `IdempotencyConflict`, `QueueFull` (`max_waiting` tasks are QUEUED or in RETRY_WAIT already),
+        Raises `IdempotencyConflict`, `QueueFull` (`admission.max_waiting` tasks are QUEUED or in RETRY_WAIT already),
         `ClientQueueFull` (the same of this task's client), `StoreUnavailable`, and ValueError or TypeError where
         `options` or `metadata` are not JSON (NaN, bytes ...). The key is looked up first: a replay is answered even by
         a full queue. A key is good for its `ttl_s`, and for as long as its task has not ended. A task that finds
-        `defer_above` others waiting is `deferred`.
+        `admission.defer_above` others waiting is `deferred`.
 
         A task that may start now and has `cache_keys` is served with a cached result where there is one: it has ended
         when this returns. It needs no place in the queue; still a full one refuses it unless `cached_when_full`. Else
@@ -52,17 +45,7 @@ class Tasks(Protocol):
         part in the cache only then. Raises `NoSuchPredecessor`, `PredecessorFailed`.
         """
 
-    def create(
-        self,
-        new: NewTask,
-        key: IdempotencyKey | None = None,
-        *,
-        max_waiting: int | None = None,
-        max_waiting_per_client: int | None = None,
-        defer_above: int | None = None,
-        cached_when_full: bool = False,
-        trusts: Callable[[CachedResult], bool] | None = None,
-    ) -> Created:
+    def create(self, new: NewTask, key: IdempotencyKey | None = None, admission: Admission = UNCONDITIONAL) -> Created:
         """As `acreate`, for threads."""
 
     async def afind_replay(self, key: IdempotencyKey) -> TaskRecord | None:
